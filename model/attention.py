@@ -1,0 +1,151 @@
+"""The one attention function: documents of a flat batch, each attending to itself alone.
+
+    attend(q, k, v, layout, window)    q, k, v: [T, heads, head size] -> [T, heads, head size]
+
+Three routes compute the same thing (tests/model/test_attention.py):
+  varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch as it is
+  padded  documents of like length together in rectangles, padding masked, through scaled_dot_product_attention
+  packed  documents side by side in rows, a block mask between them, through scaled_dot_product_attention
+Elsewhere than on CUDA "padded" is the quicker: on 2 CPU cores, 16 heads x 64, documents of 20-512 tokens, it takes
+about half the time of "packed", whose mask is a float for every pair of cells; LOG.md has the figures.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from model.layout import Layout, Rows
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch without the kernel: the other routes serve
+    varlen_attn = None
+
+_forced: str | None = None
+
+
+@contextlib.contextmanager
+def force_route(route: str) -> Iterator[None]:
+    """Take `route` whatever the device, for tests and benchmarks."""
+    global _forced  # noqa: PLW0603  (one switch for the process, as tests need it)
+    before, _forced = _forced, route
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose_route(q: torch.Tensor) -> str:
+    """The route for tensors like `q`: varlen where its kernel exists, padded elsewhere."""
+    if _forced:
+        return _forced
+    if q.is_cuda and varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16):
+        if torch.cuda.get_device_capability(q.device)[0] >= 8:
+            return "varlen"
+    return "padded"
+
+
+class _Take(torch.autograd.Function):
+    """x[index] where every element of x is wanted by one cell only: the gradient is a gather too, not a scatter.
+
+    `index` [N] may repeat elements in cells whose gradient is zero (padding); `back` [len(x)] is the cell of each
+    element. A gather is several times quicker than index_add on CPU, and bitwise repeatable on any device.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, index: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _PutBack(torch.autograd.Function):
+    """The way back of `_Take`: tokens out of cells. Cells that no token reads get a zero gradient."""
+
+    @staticmethod
+    def forward(ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(index, filled)
+        return cells.index_select(0, back)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        index, filled = ctx.saved_tensors
+        return grad.index_select(0, index).mul_(filled.view(-1, *[1] * (grad.dim() - 1))), None, None, None
+
+
+def _mask(layout: Layout, query: Rows, key: Rows, window: int, name: tuple) -> torch.Tensor | None:
+    """[R, 1, Cq or 1, Ck] true where a query may look; None where every cell may. Made once a batch, shared by all layers."""
+    name = (*name, window)
+    if name not in layout.masks:
+        alone = bool(((key.document == key.document[:, :1]) | (key.document < 0)).all())  # one document a row
+        if alone and window < 0:
+            allowed = None if bool((key.document >= 0).all()) else (key.document >= 0)[:, None]
+        else:
+            allowed = query.document[:, :, None] == key.document[:, None, :]
+            if window >= 0:
+                allowed &= (query.position[:, :, None] - key.position[:, None, :]).abs() <= window
+            allowed |= query.document[:, :, None] < 0  # a padding query must see something, or it divides 0 by 0
+        layout.masks[name] = None if allowed is None else allowed[:, None]
+    return layout.masks[name]
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, window: int = -1, queries: Layout | None = None
+) -> torch.Tensor:
+    """Bidirectional attention inside each document of a flat batch.
+
+    q [Tq, heads, d], k and v [T, heads, d]; `layout` places the keys. `window` w >= 0 lets a token see the w before and
+    the w after it (Longformer's local attention, arXiv 2004.05150), -1 all of its document. `queries` is the layout
+    of q where only some tokens ask (`layout.keep`); it goes with window = -1. Returns [Tq, heads, d].
+    """
+    route = choose_route(q)
+    queries = queries or layout
+    if queries is not layout and window >= 0:
+        raise ValueError("queries on some tokens only cannot be combined with a window")
+    if route == "varlen":
+        return varlen_attn(q, k, v, queries.starts, layout.starts, queries.longest, layout.longest, window_size=(window, window))
+    if queries is not layout:
+        return _attend_some(q, k, v, layout, queries)
+    rectangles, back = layout.rows(route)
+    index = torch.cat([rows.index.flatten() for rows in rectangles]) if len(rectangles) > 1 else rectangles[0].index.flatten()
+    qkv = _Take.apply(torch.stack((q, k, v), dim=1), index, back)  # [cells, 3, heads, d]
+    outputs, first = [], 0
+    for number, rows in enumerate(rectangles):
+        n_rows, n_columns = rows.index.shape
+        part = qkv[first : first + n_rows * n_columns].view(n_rows, n_columns, *qkv.shape[1:])
+        first += n_rows * n_columns
+        mask = _mask(layout, rows, rows, window, (route, number))
+        out = F.scaled_dot_product_attention(*part.permute(2, 0, 3, 1, 4), attn_mask=mask)
+        outputs.append(out.transpose(1, 2).reshape(n_rows * n_columns, *q.shape[1:]))
+    cells = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    filled = torch.cat([rows.document.flatten() for rows in rectangles]) >= 0
+    return _PutBack.apply(cells, back, index, filled)
+
+
+def _attend_some(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, queries: Layout) -> torch.Tensor:
+    """The padded route with fewer queries than keys: one row a document on both sides."""
+    rectangles, back = layout.rows("padded")
+    kv = _Take.apply(torch.stack((k, v), dim=1), torch.cat([rows.index.flatten() for rows in rectangles]), back)
+    outputs, places, first = [], [], 0
+    for number, rows in enumerate(rectangles):
+        k_rows, v_rows = kv[first : first + rows.index.numel()].view(*rows.index.shape, *kv.shape[1:]).unbind(2)
+        first += rows.index.numel()
+        documents = rows.document[:, 0].cpu().numpy()
+        counts = torch.from_numpy(queries.lengths[documents]).to(q.device)
+        widest = int(counts.max())
+        if widest == 0:
+            continue
+        column = torch.arange(widest, device=q.device)
+        asked = column < counts[:, None]  # [R, widest]
+        index = queries.starts[documents].long()[:, None] + column
+        q_rows = q[torch.where(asked, index, 0)]
+        mask = _mask(layout, Rows(index, rows.document[:, :1].expand_as(index), index), rows, -1, ("some", number))
+        out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q_rows, k_rows, v_rows)), attn_mask=mask)
+        outputs.append(out.transpose(1, 2)[asked])
+        places.append(index[asked])
+    return torch.cat(outputs)[torch.argsort(torch.cat(places))]

@@ -1,0 +1,243 @@
+"""The encoder, in two architectures that are never mixed in silence.
+
+`bert`    the paper's (Devlin et al. 2019, arXiv 1810.04805): learned positions, norm after each sum, GELU, biases.
+          Equal to transformers' BertModel and XLMRobertaModel on the same weights.
+`modern`  Warner et al. 2024 (arXiv 2412.13663): rotary positions, norm before each branch, GeGLU, no biases, local and
+          global layers in turn. Equal to transformers' ModernBertModel on the same weights.
+
+Both read a flat batch: ids [T] of all documents one after another and a `Layout` that says where each begins. There is
+no padding and no attention mask above `model/attention.py`.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError
+from model.attention import attend
+from model.layout import Layout
+
+
+@dataclass
+class EncoderConfig:
+    """Shape of an encoder: what config.json of a checkpoint holds under "encoder"."""
+
+    architecture: str = "bert"  # bert or modern
+    vocab_size: int = 64000  # pieces
+    hidden_size: int = 768  # H
+    layers: int = 12
+    heads: int = 12
+    intermediate_size: int = 3072  # width inside the feed-forward; in modern of each half of the GeGLU
+    max_length: int = 512  # tokens of the longest document, special ones included
+    types: int = 2  # bert: token types (first and second text of a pair); XLM-R has 1
+    position_offset: int = 0  # bert: first position's row in the table; XLM-R has 2
+    dropout: float = 0.1  # on embeddings and branch outputs; the fused attention kernels have none on probabilities
+    norm_eps: float = 1e-12
+    initializer_range: float = 0.02  # standard deviation of new weights
+    global_every: int = 3  # modern: layers 0, n, 2n, ... attend to the whole document, the others locally
+    window: int = 64  # modern: a local layer sees this many tokens to either side
+    global_theta: float = 160_000.0  # modern: rotary base of global layers
+    local_theta: float = 10_000.0  # modern: rotary base of local layers
+
+    def __post_init__(self) -> None:
+        if self.architecture not in BLOCKS:
+            raise UserError(f"model.architecture={self.architecture}: choose one of {', '.join(BLOCKS)}.")
+        if self.hidden_size % self.heads:
+            raise UserError(f"model.hidden_size={self.hidden_size} is not a multiple of model.heads={self.heads}.")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
+        """Config of these values; raises UserError on a name that is not a setting."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise UserError(f"encoder config: unknown settings {', '.join(sorted(unknown))}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as a plain dictionary."""
+        return asdict(self)
+
+    def is_local(self, layer: int) -> bool:
+        """Whether `layer` attends within `window` only."""
+        return self.architecture == "modern" and layer % self.global_every != 0
+
+
+class BertBlock(nn.Module):
+    """Self-attention and feed-forward, a norm after each sum (arXiv 1706.03762 §3.1, 1810.04805 §3)."""
+
+    def __init__(self, config: EncoderConfig, layer: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.heads = config.heads
+        self.qkv = nn.Linear(size, 3 * size)
+        self.attention_out = nn.Linear(size, size)
+        self.attention_norm = nn.LayerNorm(size, eps=config.norm_eps)
+        self.mlp_in = nn.Linear(size, config.intermediate_size)
+        self.mlp_out = nn.Linear(config.intermediate_size, size)
+        self.mlp_norm = nn.LayerNorm(size, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, layout: Layout, rotary: None, kept: Tensor | None, queries: Layout | None) -> Tensor:
+        """x [T, H] to [T, H], or to the rows `kept` [M, H] only."""
+        if kept is None:
+            q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
+        else:
+            size = x.shape[1]
+            k, v = F.linear(x, self.qkv.weight[size:], self.qkv.bias[size:]).view(len(x), 2, self.heads, -1).unbind(1)
+            x = x[kept]
+            q = F.linear(x, self.qkv.weight[:size], self.qkv.bias[:size]).view(len(x), self.heads, -1)
+        attended = attend(q, k, v, layout, queries=queries).reshape(len(x), -1)
+        x = self.attention_norm(x + self.dropout(self.attention_out(attended)))
+        return self.mlp_norm(x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(x)))))
+
+
+class ModernBlock(nn.Module):
+    """Rotary self-attention and GeGLU, a norm before each branch, no biases (arXiv 2412.13663 §2.1)."""
+
+    def __init__(self, config: EncoderConfig, layer: int) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.heads = config.heads
+        self.window = config.window if config.is_local(layer) else -1
+        # The embeddings have just been normed: the first block goes without.
+        self.attention_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=False) if layer else nn.Identity()
+        self.qkv = nn.Linear(size, 3 * size, bias=False)
+        self.attention_out = nn.Linear(size, size, bias=False)
+        self.mlp_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=False)
+        self.mlp_in = nn.Linear(size, 2 * config.intermediate_size, bias=False)
+        self.mlp_out = nn.Linear(config.intermediate_size, size, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor], kept: Tensor | None, queries: Layout | None
+    ) -> Tensor:
+        """x [T, H] to [T, H], or to the rows `kept` [M, H] only."""
+        normed = self.attention_norm(x)
+        cos, sin = rotary
+        if kept is None:
+            q, k, v = self.qkv(normed).view(len(x), 3, self.heads, -1).unbind(1)
+            q = rotate(q, cos, sin)
+        else:
+            size = x.shape[1]
+            k, v = F.linear(normed, self.qkv.weight[size:]).view(len(x), 2, self.heads, -1).unbind(1)
+            x = x[kept]
+            q = F.linear(normed[kept], self.qkv.weight[:size]).view(len(x), self.heads, -1)
+            q = rotate(q, cos[kept], sin[kept])
+        attended = attend(q, rotate(k, cos, sin), v, layout, self.window, queries).reshape(len(x), -1)
+        x = x + self.dropout(self.attention_out(attended))
+        up, gate = self.mlp_in(self.mlp_norm(x)).chunk(2, dim=-1)
+        return x + self.dropout(self.mlp_out(F.gelu(up) * gate))
+
+
+BLOCKS = {"bert": BertBlock, "modern": ModernBlock}
+
+
+def rotary_table(position: Tensor, theta: float, size: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [T, 1, size / 2] of each token's angles (RoFormer, arXiv 2104.09864), always in fp32."""
+    frequency = theta ** -(torch.arange(0, size, 2, device=position.device, dtype=torch.float32) / size)
+    angle = position.float()[:, None, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the two halves of each head of x [T, heads, d] by the token's angles."""
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+class Encoder(nn.Module):
+    """Embeddings, blocks and, where asked for, BERT's pooler.
+
+    >>> hidden = encoder(ids, Layout.of([5, 3]))  # ids [8] -> hidden [8, H]
+    """
+
+    def __init__(self, config: EncoderConfig, pooler: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        size, modern = config.hidden_size, config.architecture == "modern"
+        self.words = nn.Embedding(config.vocab_size, size)
+        if not modern:
+            self.positions = nn.Embedding(config.max_length + config.position_offset, size)
+            self.types = nn.Embedding(config.types, size)
+        self.embedding_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=not modern)
+        self.blocks = nn.ModuleList(BLOCKS[config.architecture](config, layer) for layer in range(config.layers))
+        self.final_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=False) if modern else nn.Identity()
+        self.pooler = nn.Linear(size, size) if pooler else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.apply(lambda module: initialise(module, config))
+        scale_outputs(self, config)
+
+    def forward(
+        self, ids: Tensor, layout: Layout, types: Tensor | None = None, kept: Tensor | None = None, states: list | None = None
+    ) -> Tensor:
+        """Hidden states of the last layer.
+
+        ids [T] int64; types [T] token types, zeros if None; kept [M] sorted positions: the last block then computes
+        queries and feed-forward for these alone and [M, H] comes back instead of [T, H]. `states`, an empty list, is
+        filled with the embeddings and every block's output.
+        """
+        config = self.config
+        if layout.longest > config.max_length:
+            raise UserError(f"a text of {layout.longest} tokens, but the encoder's max_length is {config.max_length}: cut it.")
+        x = self.words(ids)
+        tables: dict[bool, tuple[Tensor, Tensor] | None] = {False: None, True: None}
+        if config.architecture == "bert":
+            x = x + self.positions(layout.position + config.position_offset)
+            x = x + (self.types.weight[0] if types is None else self.types(types.clamp(max=config.types - 1)))
+        else:
+            size = config.hidden_size // config.heads
+            tables = {
+                local: rotary_table(layout.position, theta, size)
+                for local, theta in ((False, config.global_theta), (True, config.local_theta))
+            }
+        x = self.dropout(self.embedding_norm(x))
+        queries = layout.keep(kept) if kept is not None else None
+        for number, block in enumerate(self.blocks):
+            if states is not None:
+                states.append(x)
+            last = number == config.layers - 1
+            local = config.is_local(number)
+            if last and kept is not None and not local:
+                x = block(x, layout, tables[local], kept, queries)
+            else:
+                x = block(x, layout, tables[local], None, None)
+                if last and kept is not None:  # a local last layer needs its neighbours: compute all, return some
+                    x = x[kept]
+        x = self.final_norm(x)
+        if states is not None:
+            states.append(x)
+        return x
+
+    def pool(self, first: Tensor) -> Tensor:
+        """BERT's pooled vector of the first token's state: [n, H] to [n, H]."""
+        return torch.tanh(self.pooler(first))
+
+
+def initialise(module: nn.Module, config: EncoderConfig) -> None:
+    """New weights as published: normal for bert (1810.04805, its code), normal cut at 2 sigma for modern (2412.13663)."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        std = config.initializer_range
+        if config.architecture == "modern":
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        else:
+            nn.init.normal_(module.weight, std=std)
+        if getattr(module, "bias", None) is not None:
+            nn.init.zeros_(module.bias)
+
+
+def scale_outputs(encoder: Encoder, config: EncoderConfig) -> None:
+    """modern: what is added to the residual starts smaller by sqrt(2 x layers), so that the sum keeps its size."""
+    if config.architecture == "modern":
+        with torch.no_grad():
+            for block in encoder.blocks:
+                block.attention_out.weight.div_(math.sqrt(2 * config.layers))
+                block.mlp_out.weight.div_(math.sqrt(2 * config.layers))
+
+
+def count_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Number of parameters, each shared one once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
