@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from model.layout import Layout, Rows
+from data.layout import Layout, Rows
 
 try:
     from torch.nn.attention.varlen import varlen_attn

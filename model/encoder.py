@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from model.attention import attend
-from model.layout import Layout
+from data.layout import Layout
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.encoder import Encoder, EncoderConfig, initialise
-from model.layout import Layout
+from data.layout import Layout
 
 CHUNK = 1024  # positions whose logits are held at once: 1,024 x 64,000 fp32 = 262 MB
 

@@ -1,0 +1,121 @@
+"""Packed, masked batches by number: batch i of epoch e is a pure function of (seed, e, i), so the loader has no state."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from data.masking import Masking
+from data.mixture import copies_of
+from data.packing import LEAST, SPECIALS, Plan, pack_epoch, stream
+from data.shards import Shards
+from data.layout import Layout
+
+T = TypeVar("T")
+ORDER, MASKS, DROPOUT = 0, 1, 2  # separate random streams under one seed
+
+
+@dataclass
+class Batch:
+    """A micro-batch on its way to the model. ids [T], positions [M], targets [M] int64."""
+
+    ids: torch.Tensor
+    layout: Layout
+    positions: torch.Tensor
+    targets: torch.Tensor
+    documents: np.ndarray  # rows in the shards' table, one a piece
+    lengths_by_source: np.ndarray  # [S] tokens of text
+    seed: int  # of the dropout masks, a function of (seed, epoch, batch) like all else
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`; the copy does not wait where the memory is pinned."""
+        def move(x: torch.Tensor) -> torch.Tensor:
+            return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+        layout = Layout(self.layout.lengths, move(self.layout.starts), move(self.layout.position))
+        return Batch(move(self.ids), layout, move(self.positions), move(self.targets), self.documents,
+                     self.lengths_by_source, self.seed)  # fmt: skip
+
+
+class Loader:
+    """Batches of `budget` tokens from shards, by (epoch, number)."""
+
+    def __init__(self, shards: Shards, masking: Masking, rates: np.ndarray, budget: int, seed: int, cls_id: int, sep_id: int):
+        if budget < 4 * (LEAST + SPECIALS):
+            raise UserError(f"micro_batch_tokens={budget}: too few for a batch; take at least {4 * (LEAST + SPECIALS)}.")
+        self.shards, self.masking, self.rates, self.budget, self.seed = shards, masking, rates, budget, seed
+        self.cls_id, self.sep_id = cls_id, sep_id
+        self._plans: dict[tuple[int, int], Plan] = {}
+
+    def plan(self, epoch: int, max_length: int) -> Plan:
+        """The packing of one epoch with pieces of at most `max_length` tokens."""
+        key = (epoch, max_length)
+        if key not in self._plans:
+            generator = stream(self.seed, ORDER, epoch)
+            copies = copies_of(self.rates, self.shards.documents["source"].astype(np.int64), generator)
+            lengths = self.shards.documents["length"]
+            self._plans = {key: pack_epoch(lengths, copies, max_length, self.budget, generator)}
+        return self._plans[key]
+
+    def batch(self, epoch: int, number: int, max_length: int, rate: float) -> Batch:
+        """Batch `number` of `epoch`, masked at `rate`."""
+        plan = self.plan(epoch, max_length)
+        pieces = slice(plan.first[number], plan.first[number + 1])
+        rows = plan.document[pieces]
+        text = plan.length[pieces]
+        lengths = text + SPECIALS
+        ends = np.cumsum(lengths)
+        ids = np.full(ends[-1], self.cls_id, dtype=np.int64)
+        ids[ends - 1] = self.sep_id
+        starts = self.shards.documents["start"][rows] + plan.start[pieces]
+        tokens = np.repeat(starts - (np.cumsum(text) - text), text) + np.arange(text.sum())
+        inside = np.ones(ends[-1], dtype=bool)
+        inside[ends - 1] = inside[ends - lengths] = False
+        ids[inside] = self.shards.tokens[tokens]
+        hidden, positions, targets = self.masking.apply(ids, rate, stream(self.seed, MASKS, epoch, number))
+        by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))
+        return Batch(
+            torch.from_numpy(hidden), Layout.of(lengths), torch.from_numpy(positions), torch.from_numpy(targets),
+            rows, by_source.astype(np.int64), int(stream(self.seed, DROPOUT, epoch, number).integers(1 << 62)),
+        )  # fmt: skip
+
+
+def ahead(items: Iterable[T], make: Callable[[T], object], depth: int = 2) -> Iterator:
+    """Yield make(item) for each item, made up to `depth` in advance by one thread; its errors are raised here."""
+    ready: queue.Queue = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(value: tuple) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(value, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((make(item), None)):
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:
+            put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            value, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield value
+    finally:
+        stop.set()

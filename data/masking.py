@@ -1,0 +1,90 @@
+"""Dynamic masking (RoBERTa, arXiv 1907.11692 §4.1), ours: what is hidden is drawn anew for every batch.
+
+Of the positions that are asked for, 80 % become [MASK], 10 % a random ordinary piece, 10 % stay (BERT, arXiv 1810.04805
+§3.1). Special pieces are never asked for and never drawn. The draw is a pure function of the generator's key, which the
+loader makes of (seed, epoch, batch): the same batch is masked the same way on any machine, rank or resumed run.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tokenization.tokenizer import Tokenizer
+
+
+@dataclass
+class Masking:
+    """What the collator needs to know of the vocabulary, and how it masks."""
+
+    mask_id: int
+    special: np.ndarray  # [V] bool
+    continues: np.ndarray  # [V] bool: the piece goes on a word (## of WordPiece, no ▁ of sentencepiece)
+    ordinary: np.ndarray  # ids a replacement is drawn from
+    unit: str = "piece"  # piece, word (whole-word masking) or span (SpanBERT)
+    fixed_count: bool = False  # exactly round(rate x eligible) positions, for static shapes
+    mask_share: float = 0.8
+    random_share: float = 0.1
+    span_p: float = 0.2  # geometric length of a span in words (SpanBERT, arXiv 1907.10529: 0.2)
+    span_longest: int = 10  # words
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, **options: Any) -> "Masking":
+        """Masking for a tokenizer; options are the fields after `ordinary`."""
+        special = np.zeros(tokenizer.vocab_size, dtype=bool)
+        special[tokenizer.special_ids] = True
+        special[tokenizer.unk_id] = False  # an unknown word in the text is text; it is only never drawn
+        return cls(tokenizer.mask_id, special, tokenizer.continues, tokenizer.ordinary_ids, **options)
+
+    def choose(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> np.ndarray:
+        """Positions [M], sorted, to ask for in ids [T]: each eligible one with probability `rate`."""
+        eligible = np.flatnonzero(~self.special[ids])
+        if len(eligible) == 0:
+            return eligible
+        if self.unit == "piece":
+            if not self.fixed_count:
+                return eligible[generator.random(len(eligible), dtype=np.float32) < rate]
+            return np.sort(generator.permutation(eligible)[: round(rate * len(eligible))])
+        # Words: a new one begins wherever a piece does not go on the one before it, or the one before is special.
+        before_is_special = np.diff(eligible, prepend=-2) > 1
+        word = np.cumsum(~self.continues[ids[eligible]] | before_is_special) - 1
+        n_words = int(word[-1]) + 1
+        if self.unit == "span":
+            draw = self._spans(n_words, rate, generator)
+        elif not self.fixed_count:
+            return eligible[(generator.random(n_words, dtype=np.float32) < rate)[word]]
+        else:
+            draw = generator.permutation(n_words)
+        # Take words in the drawn order until the count of pieces is reached; trim the last one to hit it exactly.
+        sizes = np.bincount(word, minlength=n_words)
+        wanted = round(rate * len(eligible))
+        reached = np.searchsorted(np.cumsum(sizes[draw]), wanted, side="left")
+        taken = np.zeros(n_words, dtype=bool)
+        taken[draw[: reached + 1]] = wanted > 0
+        positions = eligible[taken[word]]
+        if self.fixed_count and len(positions) > wanted:
+            last = np.flatnonzero(word == draw[reached])
+            drop = eligible[last[len(last) - (len(positions) - wanted) :]]
+            positions = np.setdiff1d(positions, drop, assume_unique=True)
+        return positions
+
+    def _spans(self, n_words: int, rate: float, generator: np.random.Generator) -> np.ndarray:
+        """Words in the order in which random spans cover them, enough for `rate` of all, then the rest."""
+        lengths = np.minimum(generator.geometric(self.span_p, n_words + 1), self.span_longest)
+        begins = generator.integers(0, n_words, n_words + 1)
+        covered = np.repeat(begins, lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        covered = covered[covered < n_words]
+        _, first_seen = np.unique(covered, return_index=True)
+        order = covered[np.sort(first_seen)]
+        return np.concatenate([order, np.setdiff1d(np.arange(n_words), order)])
+
+    def apply(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(ids with pieces hidden [T], positions [M] sorted, targets [M]) for a flat batch ids [T]."""
+        positions = self.choose(ids, rate, generator)
+        targets = ids[positions]
+        draw = generator.random(len(positions), dtype=np.float32)
+        replacement = self.ordinary[generator.integers(0, len(self.ordinary), len(positions))]
+        shown = np.where(draw < self.mask_share, self.mask_id, np.where(draw < self.mask_share + self.random_share, replacement, targets))
+        hidden = ids.copy()
+        hidden[positions] = shown
+        return hidden, positions, targets

@@ -1,0 +1,261 @@
+"""A task of the config to train, dev and test examples, split by group where the files do not split them.
+
+    python -m data.tasks next-sentence FILES.jsonl... --out FILE.jsonl [--seed 0] [--max 2000]
+
+builds the next-sentence task from documents ({"id", "text"} a line); see data/next_sentence.py.
+"""
+
+import argparse
+import glob
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import digest_of, write_jsonl
+from data.task_records import KINDS, TaskFile, load_task_file
+from evaluation.metrics import DEFAULT_METRIC, METRICS
+
+__all__ = ["KINDS", "Task", "TaskFile", "leakage_group", "load_task", "load_task_file", "split_by_group", "split_of"]
+
+ROOT = Path(__file__).resolve().parent.parent
+SPLIT_SALT = "azerbaijani-tasks-1"  # fixed for ever: another salt is another split, and scores on it do not compare
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class Task:
+    """Examples ready to fine-tune on, and everything a reader should know about how they came to be."""
+
+    name: str
+    kind: str
+    metric: str  # the headline, a key of evaluation.metrics.METRICS[kind]
+    labels: list[str] | None  # class or tag names in the order of the head's outputs; None for choice and qa
+    positive: str | None  # the class that binary F1 looks at; None unless there are exactly two
+    train: list[dict[str, Any]] = field(default_factory=list)
+    dev: list[dict[str, Any]] = field(default_factory=list)
+    test: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)  # {"split", "file", "line", "id", "reason"}
+    notes: list[str] = field(default_factory=list)  # sentences for the log: repairs, splits, leakage
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all examples and labels: the identity of the data in caches and summaries."""
+        return digest_of([self.kind, self.labels, self.train, self.dev, self.test])
+
+
+def load_task(config: Mapping[str, Any]) -> Task:
+    """Read the files of a task config and split what is not split.
+
+    Keys read: name, kind, train, dev, test, documents, max_examples, seed, metric, labels, positive, columns
+    (conf/task/*.yaml explains each). Files are looked for from the working folder, then from the checkout.
+
+    - train only: 70 / 10 / 20 by hash of group. - no dev: 10 % of train. - no test: dev becomes test and dev is split
+    off train. Rows of one group (same text, context or question) never straddle a split made here.
+
+    Raises UserError for a missing key or file, an unknown metric, and a split left without examples.
+    """
+    kind, name = config.get("kind"), config.get("name") or "task"
+    if kind not in KINDS:
+        raise UserError(f"task.kind={kind}: expected one of {', '.join(KINDS)}. Set it, or choose a task: task=topic.")
+    metric = config.get("metric") or DEFAULT_METRIC[kind]
+    if metric not in METRICS[kind]:
+        raise UserError(f"task.metric={metric}: {kind} has {', '.join(METRICS[kind])}. Choose one of these.")
+    labels = [str(label) for label in config["labels"]] if config.get("labels") else None
+    task = Task(name=name, kind=kind, metric=metric, labels=labels, positive=None)
+    if config.get("documents"):
+        parts = {"train": _built(config, kind)}
+    else:
+        parts = {split: _loaded(task, config, split) for split in SPLITS if config.get(split)}
+    if "train" not in parts:
+        raise UserError("task.train: no file given. Set task.train=FILE (task.dev and task.test may be left out).")
+    _fill_splits(task, parts)
+    if kind == "qa":
+        _drop_unplaced(task)
+    _settle_labels(task, config.get("positive"))
+    _note_leaks(task)
+    for split in SPLITS:
+        if not getattr(task, split):
+            files = config.get(split) or config.get("train") or config.get("documents")
+            raise UserError(
+                f"{files}: the {split} split has no example ({len(task.train)}/{len(task.dev)}/{len(task.test)} in "
+                f"train/dev/test). Give more examples, or a file of its own with task.{split}=FILE."
+            )
+    return task
+
+
+def find_file(path: str) -> Path:
+    """A path as given, else the same path inside the checkout; UserError when neither exists."""
+    for place in (Path(path), ROOT / path):
+        if place.exists():
+            return place
+    raise UserError(f"{path}: no such file (looked in {Path.cwd()} and {ROOT}). Check task.train/dev/test.")
+
+
+def _loaded(task: Task, config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    path = find_file(str(config[split]))
+    loaded = load_task_file(path, task.kind, config.get("columns"), task.labels)
+    task.skipped += [{"split": split, **skip} for skip in loaded.skipped]
+    task.notes += [f"{path.name}: {what}: {count}" for what, count in sorted(loaded.notes.items())]
+    for reason, count in sorted(Counter(skip["reason"] for skip in loaded.skipped).items()):
+        task.notes.append(f"{path.name}: skipped {count}: {reason}")
+    return loaded.examples
+
+
+def _built(config: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Next-sentence examples built from `task.documents` (a glob, a file or a list of them)."""
+    from data.next_sentence import build_next_sentence, read_documents
+
+    if kind != "pair":
+        raise UserError(f"task.documents: next-sentence examples are pairs, task.kind is {kind}. Set task.kind=pair.")
+    wanted = config["documents"]
+    patterns = [wanted] if isinstance(wanted, str) else list(wanted)
+    files = [hit for pattern in patterns for hit in sorted(glob.glob(pattern) or glob.glob(str(ROOT / pattern)))]
+    if not files:
+        raise UserError(f"task.documents={wanted}: no file there. Expected .jsonl files with one document a line.")
+    return build_next_sentence(read_documents(files), config.get("seed") or 0, config.get("max_examples") or 2000)
+
+
+def leakage_group(example: Mapping[str, Any], kind: str) -> str:
+    """What must not straddle splits: the document or text, the context (qa), the stem (choice), in a folded spelling.
+
+    For pairs without a group it is the smaller of the two texts, so that (a, b) and (b, a) stay together. A choice
+    example's "group" is its school subject and no leakage unit.
+    """
+    if kind != "choice" and example.get("group"):
+        return str(example["group"])
+    texts = {
+        "classification": lambda: example["text"],
+        "pair": lambda: min(_fold(example["text"]), _fold(example["text_b"])),
+        "choice": lambda: example["question"],
+        "tagging": lambda: " ".join(example["words"]),
+        "qa": lambda: example["context"],
+    }
+    return _fold(texts[kind]())
+
+
+def _fold(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold())) or text
+
+
+def split_of(group: str, shares: tuple[float, ...] = (0.7, 0.1, 0.2)) -> int:
+    """The split (0, 1, ...) of a group: a point in [0, 1) from a salted hash, cut at the cumulated shares.
+
+    It depends on the group alone, so new rows never move old ones.
+    """
+    digest = hashlib.sha256(f"{SPLIT_SALT}\0{group}".encode()).digest()
+    point, upto = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    for index, share in enumerate(shares[:-1]):
+        upto += share
+        if point < upto:
+            return index
+    return len(shares) - 1
+
+
+def split_by_group(examples: list[dict[str, Any]], kind: str, shares: tuple[float, ...]) -> list[list[dict[str, Any]]]:
+    """Deal examples into len(shares) lists by the hash of their group, keeping their order."""
+    parts: list[list[dict[str, Any]]] = [[] for _ in shares]
+    for example in examples:
+        parts[split_of(leakage_group(example, kind), shares)].append(example)
+    return parts
+
+
+def _fill_splits(task: Task, parts: dict[str, list[dict[str, Any]]]) -> None:
+    """Put `parts` into train, dev and test of the task, splitting train for what is missing and saying so."""
+    if "test" not in parts and "dev" in parts:
+        parts["test"] = parts.pop("dev")
+        task.notes.append("no test file: the dev file is the test set, and dev is split off train")
+    if "test" not in parts:
+        task.train, task.dev, task.test = split_by_group(parts["train"], task.kind, (0.7, 0.1, 0.2))
+        task.notes.append("train, dev and test: 70/10/20 of the train file by hash of group")
+        return
+    task.test = parts["test"]
+    if "dev" in parts:
+        task.train, task.dev = parts["train"], parts["dev"]
+        return
+    task.train, task.dev = split_by_group(parts["train"], task.kind, (0.9, 0.1))
+    task.notes.append("dev: 10 % of the train file by hash of group")
+
+
+def _drop_unplaced(task: Task) -> None:
+    """Training needs the answer's place; dev and test are scored by text and keep every question."""
+    kept = []
+    for example in task.train:
+        if example["answers"] and not any(answer["start"] >= 0 for answer in example["answers"]):
+            reason = "answer has no certain place in the context: not trained on"
+            task.skipped.append({"split": "train", "file": None, "line": None, "id": example["id"], "reason": reason})
+        else:
+            kept.append(example)
+    if len(kept) < len(task.train):
+        task.notes.append(f"{len(task.train) - len(kept)} train questions have no certain answer offset: not trained on")
+    task.train = kept
+
+
+def _settle_labels(task: Task, positive: Any) -> None:
+    """Class or tag names over all splits in a fixed order: the given one, else numbers by value and names by letter."""
+    if task.kind in ("choice", "qa"):
+        task.labels = None
+        return
+    found = {
+        split: {tag for e in getattr(task, split) for tag in (e["tags"] if task.kind == "tagging" else [e["label"]])}
+        for split in SPLITS
+    }
+    everything = set().union(*found.values())
+    if task.labels is None:
+        if task.kind == "tagging":
+            task.labels = sorted(everything | {"O"}, key=lambda tag: (tag != "O", tag[2:], tag))
+        elif all(re.fullmatch(r"-?\d+", label) for label in everything):
+            task.labels = sorted(everything, key=int)
+        else:
+            task.labels = sorted(everything)
+    absent = sorted((found["dev"] | found["test"]) - found["train"])
+    if absent:
+        task.notes.append(f"in dev or test but never in train (cannot be learned): {', '.join(absent)}")
+    if task.kind != "tagging" and len(task.labels) < 2:
+        raise UserError(f"task {task.name}: only one class ({', '.join(task.labels)}). Check task.columns.label.")
+    if positive is not None and str(positive) not in task.labels:
+        raise UserError(f"task.positive={positive}: not among the labels {', '.join(task.labels)}.")
+    if task.kind != "tagging" and (positive is not None or len(task.labels) == 2):
+        task.positive = str(positive) if positive is not None else task.labels[-1]
+    if task.metric == "f1" and task.kind in ("classification", "pair") and task.positive is None:
+        raise UserError(f"task.metric=f1: {len(task.labels)} classes and no task.positive. Set it, or metric=macro_f1.")
+
+
+def _note_leaks(task: Task) -> None:
+    train = {leakage_group(example, task.kind) for example in task.train}
+    for split in ("dev", "test"):
+        examples = getattr(task, split)
+        shared = sum(leakage_group(example, task.kind) in train for example in examples)
+        if shared:
+            task.notes.append(f"{shared} of {len(examples)} {split} examples share their text or group with train")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from data.next_sentence import build_next_sentence, read_documents
+
+    parser = argparse.ArgumentParser(prog="python -m data.tasks", description="Make task files.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("next-sentence", help="build the next-sentence task from documents")
+    build.add_argument("files", nargs="+", help='.jsonl or .jsonl.gz, one {"id", "text"} a line')
+    build.add_argument("--out", required=True, help="the .jsonl file to write")
+    build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--max", type=int, default=2000, help="at most so many examples (a multiple of 6 is made)")
+    options = parser.parse_args(arguments)
+    try:
+        examples = build_next_sentence(read_documents(options.files), options.seed, options.max)
+        write_jsonl(options.out, examples)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {len(examples)} pairs, half of them true continuations, from {len(options.files)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
