@@ -192,7 +192,9 @@ def _drop_unplaced(task: Task) -> None:
         else:
             kept.append(example)
     if len(kept) < len(task.train):
-        task.notes.append(f"{len(task.train) - len(kept)} train questions have no certain answer offset: not trained on")
+        task.notes.append(
+            f"{len(task.train) - len(kept)} train questions have no certain answer offset: not trained on"
+        )
     task.train = kept
 
 

@@ -48,7 +48,12 @@ def predict_baseline(
         else:
             winner = Counter(sorted(e["label"] for e in train)).most_common(1)[0][0]
             winner = (positive or names[-1]) if name == "all_positive" else winner
-            scores = np.log(np.tile([1 - 1e-6 if label == winner else 1e-6 / max(1, len(names) - 1) for label in names], (len(examples), 1)))
+            scores = np.log(
+                np.tile(
+                    [1 - 1e-6 if label == winner else 1e-6 / max(1, len(names) - 1) for label in names],
+                    (len(examples), 1),
+                )
+            )
         return [
             {
                 **_head(example),
@@ -63,7 +68,14 @@ def predict_baseline(
         return _choice_rows(name, train, examples)
     if kind == "tagging":
         return [
-            {"id": e["id"], "gold": e["tags"], "pred": ["O"] * len(e["tags"]), "words": e["words"], "tokens": 0, "truncated": False}
+            {
+                "id": e["id"],
+                "gold": e["tags"],
+                "pred": ["O"] * len(e["tags"]),
+                "words": e["words"],
+                "tokens": 0,
+                "truncated": False,
+            }
             for e in examples
         ]
     return [
@@ -92,7 +104,13 @@ def write_baseline(folder: str | Path, name: str, task: Any) -> Path:
         summary[f"{split}_score"] = scored["score"]
         write_jsonl(place / f"predictions-{split}.jsonl", rows)
     summary |= {"hours": (time.monotonic() - started) / 3600, "peak_memory_bytes": None, "trainable_parameters": None}
-    summary |= {"train_tokens": None, "best_epoch": None, "metric": task.metric, "labels": task.labels, "positive": task.positive}
+    summary |= {
+        "train_tokens": None,
+        "best_epoch": None,
+        "metric": task.metric,
+        "labels": task.labels,
+        "positive": task.positive,
+    }
     write_json(place / "summary.json", summary)
     return place
 
@@ -107,7 +125,9 @@ def _foot(example: dict[str, Any]) -> dict[str, Any]:
     return {"tokens": 0, "truncated": False, "text": shown}
 
 
-def _choice_rows(name: str, train: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _choice_rows(
+    name: str, train: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     places = Counter(e["label"] for e in train)
     if name == "majority":
         raw = [np.log([1.0 + places[i] for i in range(len(e["options"]))]) for e in examples]
@@ -157,7 +177,9 @@ def _tfidf_classes(kind: str, train: Sequence[dict], examples: Sequence[dict], n
     if kind == "pair":
         vectorizer.fit([e[key] for e in train for key in ("text", "text_b")])
         inside, outside = (
-            _pair_features(vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part]))
+            _pair_features(
+                vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part])
+            )
             for part in (train, examples)
         )
     else:
@@ -169,7 +191,9 @@ def _tfidf_classes(kind: str, train: Sequence[dict], examples: Sequence[dict], n
         scores[:, names.index(gold[0])] = 0.0
         return scores
     model = _logistic().fit(inside, gold)
-    scores[:, [names.index(label) for label in model.classes_]] = np.maximum(model.predict_log_proba(outside), np.log(1e-9))
+    scores[:, [names.index(label) for label in model.classes_]] = np.maximum(
+        model.predict_log_proba(outside), np.log(1e-9)
+    )
     return scores
 
 

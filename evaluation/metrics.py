@@ -29,7 +29,13 @@ METRICS = {
     "qa": ("f1", "exact_match", "f1_az", "exact_match_az"),
 }
 DEFAULT_METRIC = {kind: names[0] for kind, names in METRICS.items()}
-_AVERAGE = {"macro_f1": "macro", "weighted_f1": "weighted", "f1": "binary", "entity_f1": "micro", "entity_f1_strict": "micro"}
+_AVERAGE = {
+    "macro_f1": "macro",
+    "weighted_f1": "weighted",
+    "f1": "binary",
+    "entity_f1": "micro",
+    "entity_f1_strict": "micro",
+}
 
 
 def read_predictions(path: str | Path, kind: str) -> list[dict[str, Any]]:
@@ -43,7 +49,9 @@ def read_predictions(path: str | Path, kind: str) -> list[dict[str, Any]]:
         if row["id"] in seen:
             raise UserError(f"{path}, line {line}: id {row['id']!r} comes twice; every example is predicted once.")
         if kind == "tagging" and len(row["gold"]) != len(row["pred"]):
-            raise UserError(f"{path}, line {line}: {len(row['gold'])} gold tags, {len(row['pred'])} predicted (id {row['id']!r}).")
+            raise UserError(
+                f"{path}, line {line}: {len(row['gold'])} gold tags, {len(row['pred'])} predicted (id {row['id']!r})."
+            )
         scores = row.get("scores") or []
         if not all(np.isfinite(list(scores.values() if isinstance(scores, dict) else scores))):
             raise UserError(f"{path}, line {line}: a score of id {row['id']!r} is not finite; the run diverged.")
@@ -83,7 +91,13 @@ def score_predictions(
     else:
         metrics, per_example = _score_qa(rows, metric)
     average = _AVERAGE.get(metric, "mean") if kind != "qa" else "mean"
-    return {"metric": metric, "score": metrics[metric], "metrics": metrics, "per_example": per_example, "average": average}
+    return {
+        "metric": metric,
+        "score": metrics[metric],
+        "metrics": metrics,
+        "per_example": per_example,
+        "average": average,
+    }
 
 
 # ---------------------------------------------------------------- classes
@@ -102,7 +116,7 @@ def classification_metrics(
         "accuracy": float(accuracy_score(gold, pred)),
         "macro_f1": f1(labels=list(labels), average="macro"),
         "weighted_f1": f1(labels=list(labels), average="weighted"),
-        "mcc": float(matthews_corrcoef(gold, pred)),
+        "mcc": float(matthews_corrcoef(gold, pred)) if len({*gold, *pred}) > 1 else 0.0,
     }
     if positive is not None:
         metrics["f1"] = f1(labels=[positive], average="macro")
@@ -137,13 +151,17 @@ def f1_of_counts(counts: np.ndarray, average: str) -> np.ndarray:
     return f1.mean(-1)
 
 
-def _score_classes(rows: list, labels: Sequence[str] | None, metric: str, positive: str | None) -> tuple[dict, np.ndarray]:
+def _score_classes(
+    rows: list, labels: Sequence[str] | None, metric: str, positive: str | None
+) -> tuple[dict, np.ndarray]:
     gold, pred = [str(row["gold"]) for row in rows], [str(row["pred"]) for row in rows]
     labels = [str(label) for label in labels] if labels else sorted(set(gold) | set(pred))
     for row in rows:
         for key in ("gold", "pred"):
             if str(row[key]) not in labels:
-                raise UserError(f"prediction {row['id']!r}: {key} label {row[key]!r} is not one of {', '.join(labels)}.")
+                raise UserError(
+                    f"prediction {row['id']!r}: {key} label {row[key]!r} is not one of {', '.join(labels)}."
+                )
     if positive is None and len(labels) == 2:
         positive = labels[-1]
     if metric == "f1" and positive is None:
@@ -233,7 +251,11 @@ def _score_tagging(rows: list, metric: str, full: bool) -> tuple[dict[str, float
         scores = {kind: float(f1_of_counts(np.array(c)[:, None], "micro")) for kind, c in sorted(by_type.items())}
         metrics["macro_f1"] = float(np.mean(list(scores.values()))) if scores else 0.0
         metrics |= {f"entity_f1 type={kind}": score for kind, score in scores.items()}
-    orphans = [tag[0] == "I" and before[1:] != tag[1:] for tags in pred for before, tag in zip(["O", *tags], tags, strict=False)]
+    orphans = [
+        tag[0] == "I" and before[1:] != tag[1:]
+        for tags in pred
+        for before, tag in zip(["O", *tags], tags, strict=False)
+    ]
     metrics["invalid_i_tags"] = float(sum(orphans))
     return metrics, strict if metric == "entity_f1_strict" else entity_counts(gold, pred)
 
@@ -266,7 +288,9 @@ def overlap_f1(gold: Sequence[str], pred: Sequence[str]) -> float:
     return 2 * common / (len(gold) + len(pred))
 
 
-def qa_scores(golds: Sequence[str], pred: str, normalise: Callable[[str], str] = normalise_official) -> tuple[float, float]:
+def qa_scores(
+    golds: Sequence[str], pred: str, normalise: Callable[[str], str] = normalise_official
+) -> tuple[float, float]:
     """(exact match, F1) of one answer, the best over the golds.
 
     As in the official v2 script, golds that normalise to nothing are dropped, and none left means unanswerable. The
@@ -286,7 +310,9 @@ def _score_qa(rows: list, metric: str) -> tuple[dict[str, float], np.ndarray]:
         pairs = np.array([qa_scores(gold, pred, normalise) for gold, pred in zip(golds, preds, strict=True)])
         columns[f"exact_match{suffix}"], columns[f"f1{suffix}"] = pairs[:, 0], pairs[:, 1]
     metrics = {name: float(values.mean()) for name, values in columns.items()}
-    letters = [max(overlap_f1(normalise_az(g), normalise_az(p)) for g in gold) for gold, p in zip(golds, preds, strict=True)]
+    letters = [
+        max(overlap_f1(normalise_az(g), normalise_az(p)) for g in gold) for gold, p in zip(golds, preds, strict=True)
+    ]
     metrics["char_f1_az"] = float(np.mean(letters))
     changed = (columns["f1"] != columns["f1_az"]) | (columns["exact_match"] != columns["exact_match_az"])
     metrics["examples_scored_differently_az"] = float(changed.sum())
@@ -294,7 +320,9 @@ def _score_qa(rows: list, metric: str) -> tuple[dict[str, float], np.ndarray]:
     for name, part in (("answerable", answerable), ("unanswerable", ~answerable)):
         if part.any() and not part.all():
             metrics |= {f"{key} {name}": float(values[part].mean()) for key, values in columns.items()}
-    metrics["no_answer_accuracy"] = float(np.mean([bool(p.strip()) == a for p, a in zip(preds, answerable, strict=True)]))
+    metrics["no_answer_accuracy"] = float(
+        np.mean([bool(p.strip()) == a for p, a in zip(preds, answerable, strict=True)])
+    )
     return metrics, columns[metric]
 
 

@@ -42,17 +42,21 @@ class Parts:
     value: float
     examples: float  # var_examples / n, remainder included once
     seeds: float  # var_seeds / S with the remainder taken out, not below 0
+    between: float  # var_seeds / S as it is: its size, not that of `seeds`, says how uncertain the seeds' part is
     n: int
     n_seeds: int
 
 
-def score_interval(runs: Sequence[np.ndarray], average: str = "mean", confidence: float = 0.95, seed: int = 0) -> Estimate:
+def score_interval(
+    runs: Sequence[np.ndarray], average: str = "mean", confidence: float = 0.95, seed: int = 0
+) -> Estimate:
     """The mean score of one model's runs with its interval, clipped to [0, 1].
 
     `runs` holds one array per seed, on the same examples in the same order: (n,) with `average="mean"`, or counts
     (n, 3, classes) with the averages of `f1_of_counts`. With one run the seeds' part is unknown and left out.
     """
-    estimate = _estimate(*_together([_parts(runs, average, seed)]), confidence)
+    parts = _parts(runs, average, seed)
+    estimate = _estimate(parts.value, (parts.examples, parts.n - 1), _seeds([parts]), confidence)
     estimate.low, estimate.high = max(0.0, estimate.low), min(1.0, estimate.high)
     return estimate
 
@@ -74,8 +78,7 @@ def difference_interval(
     else:
         gaps = _replicates(runs_a, average, seed).mean(1) - _replicates(runs_b, average, seed).mean(1)
         examples = float(gaps.var(ddof=1))
-    value, _, seed_parts = _together([a, b])
-    return _estimate(a.value - b.value, (examples, a.n - 1), seed_parts, confidence)
+    return _estimate(a.value - b.value, (examples, a.n - 1), _seeds([a, b]), confidence)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,7 +113,7 @@ def _parts(runs: Sequence[np.ndarray], average: str, seed: int) -> Parts:
             left = drawn - drawn.mean(1, keepdims=True)
             remainder = float(left.var(axis=0, ddof=1).sum()) / (n_seeds - 1) / n_seeds
     between = float(scores.var(ddof=1)) / n_seeds if n_seeds > 1 else 0.0
-    return Parts(float(scores.mean()), examples, max(0.0, between - remainder), n, n_seeds)
+    return Parts(float(scores.mean()), examples, max(0.0, between - remainder), between, n, n_seeds)
 
 
 def _replicates(runs: Sequence[np.ndarray], average: str, seed: int) -> np.ndarray:
@@ -133,17 +136,23 @@ def _replicates(runs: Sequence[np.ndarray], average: str, seed: int) -> np.ndarr
     return out
 
 
-def _together(parts: Sequence[Parts]) -> tuple[float, tuple[float, int], list[tuple[float, int]]]:
-    first = parts[0]
-    return first.value, (first.examples, first.n - 1), [(part.seeds, part.n_seeds - 1) for part in parts]
+def _seeds(parts: Sequence[Parts]) -> list[tuple[float, float, int]]:
+    return [(part.seeds, part.between, part.n_seeds - 1) for part in parts]
 
 
-def _estimate(value: float, examples: tuple[float, int], seeds: list[tuple[float, int]], confidence: float) -> Estimate:
-    """Add the variances; the t quantile has Satterthwaite's degrees of freedom, few when the seeds' part is large."""
-    pieces = [(variance, df) for variance, df in (examples, *seeds) if df > 0 and variance > 0]
-    total = sum(variance for variance, _ in pieces)
+def _estimate(
+    value: float, examples: tuple[float, int], seeds: list[tuple[float, float, int]], confidence: float
+) -> Estimate:
+    """Add the variances; the t quantile has Satterthwaite's degrees of freedom, few when the seeds' part is large.
+
+    The degrees of freedom look at the spread of the runs before the remainder is taken out. With the part that is left
+    (often 0 by luck at 3 seeds) an interval over 3 seeds covered 90 %, with this 93 to 97 %, at 5 and more 94 to 96 %
+    (4,000 simulated tables each, n = 300 and 1,700). With 2 seeds it can fall to 91 %: use 5.
+    """
+    total = examples[0] + sum(part for part, _, _ in seeds)
     if total <= 1e-18:  # a constant: no spread in seeds or examples (rounding of equal numbers leaves about 1e-33)
         return Estimate(value, 0.0, float("inf"), value, value, 1.0 if abs(value) < 1e-12 else 0.0)
+    pieces = [(variance, df) for variance, df in (examples, *((between, df) for _, between, df in seeds)) if df > 0]
     df = total**2 / sum(variance**2 / freedom for variance, freedom in pieces)
     se = total**0.5
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * se

@@ -19,6 +19,7 @@ class Ranks:
     rank: int
     world: int
     device: torch.device
+    host_group: dist.ProcessGroup | None = None  # gloo, for numbers that live on the host
 
     @property
     def first(self) -> bool:
@@ -30,6 +31,14 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(values)
         return values
+
+    def host_sum(self, *values: float) -> list[float]:
+        """Sums of host numbers over all ranks, through the host: nothing on the device is waited for."""
+        if self.world == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.host_group)
+        return tensor.tolist()
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -61,9 +70,10 @@ def start(device: str) -> Ranks:
     place = torch.device("cuda", local) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(place)
-    if world > 1:
-        dist.init_process_group("nccl" if use_cuda else "gloo")
-    return Ranks(rank, world, place)
+    if world == 1:
+        return Ranks(rank, world, place)
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    return Ranks(rank, world, place, dist.new_group(backend="gloo"))
 
 
 def without_sync(model: nn.Module, last: bool):

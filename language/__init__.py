@@ -1,0 +1,1 @@
+"""What is true of one language and of nothing else: one file a language."""

@@ -1,0 +1,259 @@
+"""The report from files alone: same bytes twice, escaped, nothing missing in silence; the baselines below it."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.files import read_json, write_json, write_jsonl
+from evaluation.baselines import BASELINES, predict_baseline, write_baseline
+from evaluation.metrics import score_predictions
+from evaluation.page import entity_errors
+from evaluation.report import build_report, collect, main
+
+LABELS = ["elm", "idman", "tarix"]
+EVIL = '<script>alert("x")</script> & $x_1$'
+
+BAD = f"bad{EVIL}".replace("/", "|")
+
+
+def _rows(quality, seed, n=60, kind="classification"):
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        hit = random.random() < quality
+        if kind == "classification":
+            gold = LABELS[i % 3]
+            row = {"gold": gold, "pred": gold if hit else LABELS[(i + 1) % 3], "scores": {}, "text": f"{EVIL} {i}"}
+        elif kind == "tagging":
+            row = {
+                "gold": ["B-PER", "I-PER", "O"],
+                "pred": ["B-PER", "I-PER" if hit else "O", "O"],
+                "words": ["Əli", EVIL, "gəldi"],
+            }
+        elif kind == "choice":
+            row = {"gold": i % 3, "pred": i % 3 if hit else (i + 1) % 3, "scores": [0.0] * 3, "group": "tarix"}
+        else:
+            row = {"gold": ["Bakı"] if i % 3 else [""], "pred": ("Bakı" if i % 3 else "") if hit else "bir Bakı"}
+        rows.append({"id": f"e{i}", **row, "tokens": 5, "truncated": False})
+    return rows
+
+
+def _write(folder, model, task, seed, rows, kind="classification", **more):
+    place = folder / model / task / f"seed-{seed}"
+    write_jsonl(place / "predictions-test.jsonl", rows)
+    write_jsonl(place / "predictions-dev.jsonl", rows)
+    summary = {"model": model, "task": task, "kind": kind, "seed": seed, "hours": 0.5, "peak_memory_bytes": 2**30}
+    summary |= {
+        "trainable_parameters": 1000,
+        "train_tokens": 10,
+        "labels": LABELS if kind == "classification" else None,
+    }
+    write_json(place / "summary.json", summary | more)
+    return place
+
+
+@pytest.fixture
+def bench(tmp_path):
+    folder = tmp_path / "bench"
+    for seed in range(3):
+        for number, (model, quality) in enumerate((("good", 0.93), ("nearly", 0.92), (BAD, 0.5))):
+            for task, kind in (("topic", "classification"), ("ner", "tagging"), ("exam", "choice"), ("squad", "qa")):
+                _write(folder, model, task, seed, _rows(quality, 10 * seed + number, kind=kind), kind)
+    return folder
+
+
+def _curves(folder):
+    lines = [{"step": s, "loss": 9.0 - s / 100} for s in range(0, 300, 10)]
+    held = {"loss": 8.0, "accuracy": 0.1, "bits_per_character": 4.2, "sources": {EVIL: {"bits_per_character": 4.4}}}
+    write_jsonl(
+        folder / "metrics.jsonl", [*lines, {"step": 0, "heldout": held}, {"step": 290, "heldout": held | {"loss": 6.5}}]
+    )
+    return folder
+
+
+def test_two_runs_of_the_report_give_the_same_bytes(bench, tmp_path):
+    curves = _curves(tmp_path / "pretrain")
+    write_json(tmp_path / "corpus.json", {"kept": 3, "sources": {EVIL: {"documents": 2, "words": 10}}})
+    for name in ("one", "two"):  # two processes, so that a set's order would show
+        command = [sys.executable, "-m", "evaluation.report", str(bench), "--out", str(tmp_path / name / "r.html")]
+        command += ["--pretraining", str(curves), "--corpus", str(tmp_path / "corpus.json")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+        assert done.returncode == 0, done.stderr
+        assert "good" in done.stdout and "average" in done.stdout
+    for suffix in ("html", "md", "csv", "tex"):
+        assert (tmp_path / "one" / f"r.{suffix}").read_bytes() == (tmp_path / "two" / f"r.{suffix}").read_bytes()
+    page = (tmp_path / "one" / "r.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<svg") == page.count("</svg>") >= 6
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert r"\& \$x\_1\$" in (tmp_path / "one" / "r.tex").read_text()
+
+
+def test_table_values_are_the_mean_over_seeds_and_marks_are_right(bench, tmp_path):
+    build_report([bench], tmp_path / "out")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
+    row = next(r for r in rows if r["model"] == "good" and r["task"] == "topic" and r["headline"] == "1")
+    scores = [
+        score_predictions(bench / "good" / "topic" / f"seed-{s}" / "predictions-test.jsonl", "classification", LABELS)[
+            "score"
+        ]
+        for s in range(3)
+    ]
+    assert float(row["score"]) == pytest.approx(np.mean(scores), abs=1e-9)
+    assert float(row["low"]) < float(row["score"]) < float(row["high"])
+    topic = {r["model"][:3]: r["mark"] for r in rows if r["task"] == "topic" and r["headline"] == "1"}
+    assert sorted((topic["goo"], topic["nea"])) == ["best", "tied"] and topic["bad"] == ""
+
+
+def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench, tmp_path):
+    (bench / "good" / "topic" / "seed-1" / "predictions-test.jsonl").unlink()
+    report = collect([bench])
+    assert report.cells["good", "topic"].missing == [1]
+    assert report.averages["good"] is None and report.cells["good", "topic"].mark == ""
+    assert report.cells["nearly", "topic"].mark == "best"
+    text = build_report([bench], tmp_path)
+    assert "†" in text and "good on topic: seeds 1 of 3 are missing" in text
+    assert "good/topic/seed-1: no predictions-test.jsonl" in text
+
+
+def test_other_examples_or_golds_fail_by_name(bench):
+    place = bench / "nearly" / "topic" / "seed-2"
+    write_jsonl(
+        place / "predictions-test.jsonl", _rows(0.9, 1)[:-1] + [{"id": "stranger", "gold": "elm", "pred": "elm"}]
+    )
+    with pytest.raises(UserError, match=r"1 examples missing and 1 extra.*e59, stranger"):
+        collect([bench])
+    rows = _rows(0.9, 1)
+    rows[4]["gold"] = "elm" if rows[4]["gold"] != "elm" else "idman"
+    write_jsonl(place / "predictions-test.jsonl", rows)
+    with pytest.raises(UserError, match="gold of id 'e4' differs"):
+        collect([bench])
+
+
+def test_rows_in_another_order_are_put_in_order(tmp_path):
+    _write(tmp_path, "m", "topic", 0, _rows(0.8, 3))
+    _write(tmp_path, "m", "topic", 1, _rows(0.8, 3)[::-1])
+    first, second = collect([tmp_path]).cells["m", "topic"].runs
+    assert np.array_equal(first.scored["per_example"], second.scored["per_example"])
+
+
+def test_degenerate_run_is_flagged_and_kept(tmp_path):
+    constant = [{**row, "pred": "elm"} for row in _rows(1.0, 0)]
+    _write(tmp_path, "m", "topic", 0, constant)
+    _write(tmp_path, "m", "topic", 1, _rows(0.9, 0))
+    report = collect([tmp_path])
+    cell = report.cells["m", "topic"]
+    assert [run.degenerate for run in cell.runs] == [True, False]
+    assert cell.estimate.value == pytest.approx(np.mean([run.scored["score"] for run in cell.runs]))
+    assert any("degenerate" in problem and "mean without" in problem for problem in report.problems)
+
+
+def test_nothing_to_report_is_a_message(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_same_run_in_two_folders_is_refused(tmp_path):
+    for name in ("a", "b"):
+        _write(tmp_path / name, "m", "topic", 0, _rows(0.9, 0))
+    with pytest.raises(UserError, match="Name one only"):
+        collect([tmp_path / "a", tmp_path / "b"])
+    assert len(collect([tmp_path / "a", tmp_path / "a"]).cells) == 1  # the same folder twice is one folder
+
+
+def test_cost_of_what_was_not_measured_is_never_zero(bench, tmp_path):
+    path = bench / "good" / "topic" / "seed-0" / "summary.json"
+    write_json(path, read_json(path) | {"hours": None})
+    build_report([bench], tmp_path)
+    line = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| good | 12"))
+    assert line.count("not measured") == 2  # hours of one run are unknown, energy of all
+
+
+def test_entity_error_kinds():
+    assert entity_errors(["B-PER", "I-PER", "O"], ["B-PER", "O", "O"]) == ["wrong boundary"]
+    assert entity_errors(["B-PER", "O"], ["B-ORG", "O"]) == ["wrong type"]
+    assert entity_errors(["B-PER", "O", "O"], ["O", "O", "B-LOC"]) == ["missed", "spurious"]
+    assert entity_errors(["B-PER", "I-PER"], ["O", "B-LOC"]) == ["wrong type and boundary"]
+    assert entity_errors(["B-PER"], ["B-PER"]) == ["correct"]
+
+
+def _task(kind):
+    texts = ["qapı açıldı", "top oyunu", "qol vuruldu", "dərs keçdi", "oyun bitdi", "kitab oxundu"]
+    if kind in ("classification", "pair"):
+        rows = [{"id": str(i), "text": t, "text_b": t[::-1], "label": str(i % 2)} for i, t in enumerate(texts)]
+    elif kind == "choice":
+        rows = [
+            {
+                "id": str(i),
+                "question": t,
+                "options": [t, "x", "uzun bir cavab"][: 2 + i % 2],
+                "label": i % 2,
+                "group": "",
+            }
+            for i, t in enumerate(texts)
+        ]
+    elif kind == "tagging":
+        rows = [{"id": str(i), "words": t.split(), "tags": ["B-PER", "O"]} for i, t in enumerate(texts)]
+    else:
+        rows = [
+            {"id": str(i), "context": t, "question": t, "answers": [{"text": t, "start": 0}][: i % 2]}
+            for i, t in enumerate(texts)
+        ]
+    labels = ["0", "1"] if kind in ("classification", "pair") else None
+    metric = (
+        "accuracy"
+        if kind in ("pair", "choice")
+        else {"classification": "macro_f1", "tagging": "entity_f1", "qa": "f1"}[kind]
+    )
+    return SimpleNamespace(
+        name=kind,
+        kind=kind,
+        metric=metric,
+        labels=labels,
+        positive="1" if labels else None,
+        train=rows,
+        dev=rows,
+        test=rows,
+    )
+
+
+@pytest.mark.parametrize("kind", list(BASELINES))
+def test_every_baseline_writes_files_that_the_report_takes(kind, tmp_path):
+    for name in BASELINES[kind]:
+        write_baseline(tmp_path, name, _task(kind))
+    report = collect([tmp_path])
+    assert set(report.models) == set(BASELINES[kind]) and not report.problems
+    assert all(len(cell.runs[0].rows) == 6 for cell in report.cells.values())
+    with pytest.raises(UserError, match="has majority"):
+        predict_baseline("nonsense", kind, [], [])
+
+
+def test_tfidf_learns_and_constant_answers_are_constant():
+    train = [
+        {"id": str(i), "text": t, "label": y}
+        for i, (t, y) in enumerate([("futbol qol", "idman"), ("alim kəşf", "elm")] * 5)
+    ]
+    test = [{"id": "x", "text": "futbolçu", "label": "idman"}, {"id": "y", "text": "alimlər", "label": "elm"}]
+    assert [row["pred"] for row in predict_baseline("tfidf", "classification", train, test)] == ["idman", "elm"]
+    assert len({row["pred"] for row in predict_baseline("majority", "classification", train, test)}) == 1
+    longest = predict_baseline(
+        "longest_option",
+        "choice",
+        [],
+        [{"id": "1", "question": "?", "options": ["a", "uzun", "bc"], "label": 0, "group": ""}],
+    )
+    assert longest[0]["pred"] == 1
+
+
+def test_evaluation_does_not_import_torch():
+    code = "import sys, evaluation.report, evaluation.page, evaluation.baselines, data.tasks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

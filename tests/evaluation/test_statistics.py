@@ -1,0 +1,109 @@
+"""The 95 % intervals cover 95 %, for a score and for a difference, of means and of F1; and Holm is Holm."""
+
+import numpy as np
+import pytest
+
+from evaluation import statistics
+from evaluation.statistics import difference_interval, holm, score_interval
+
+TRIALS = 400  # a true 95 % lands within 92 to 97.5 % of 400 trials with probability 0.99
+
+
+def _simulate(random, n_seeds, seed_sd, item, base=1.0):
+    """Right/wrong (S, n): logit = base + item + seed effect, so seeds and items both vary, plus the coin."""
+    seeds = random.normal(0, seed_sd, size=(n_seeds, 1))
+    p = 1 / (1 + np.exp(-(base + item[None] + seeds)))
+    return (random.random(p.shape) < p).astype(float)
+
+
+def _true_score(seed_sd, item_sd, base=1.0):
+    random = np.random.default_rng(99)
+    x = base + np.hypot(seed_sd, item_sd) * random.normal(size=400_000)
+    return float((1 / (1 + np.exp(-x))).mean())
+
+
+@pytest.mark.parametrize("n_seeds", [3, 8])
+def test_coverage_of_a_mean(n_seeds):
+    random, truth, hits, one_seed_hits = np.random.default_rng(n_seeds), _true_score(0.25, 1.2), 0, 0
+    for _ in range(TRIALS):
+        runs = _simulate(random, n_seeds, 0.25, random.normal(0, 1.2, 300))
+        interval = score_interval(list(runs))
+        hits += interval.low <= truth <= interval.high
+        narrow = 1.96 * runs.mean(0).std(ddof=1) / np.sqrt(300)  # examples alone: what a plain bootstrap gives
+        one_seed_hits += abs(runs.mean() - truth) <= narrow
+    assert 0.92 <= hits / TRIALS <= 0.975
+    assert one_seed_hits / TRIALS < 0.92  # the simulation is hard enough to catch an interval that forgets the seeds
+
+
+def test_coverage_of_a_difference():
+    random, hits = np.random.default_rng(5), 0
+    truth = _true_score(0.25, 1.2, base=1.3) - _true_score(0.15, 1.2)
+    for _ in range(TRIALS):
+        item = random.normal(0, 1.2, 300)
+        a = _simulate(random, 5, 0.25, item, base=1.3)
+        b = _simulate(random, 5, 0.15, item)
+        interval = difference_interval(list(a), list(b))
+        hits += interval.low <= truth <= interval.high
+    assert 0.92 <= hits / TRIALS <= 0.975
+
+
+def _counts(random, right, gold):
+    pred = np.where(right > 0, gold, (gold + random.integers(1, 3, size=right.shape)) % 3)
+    counts = np.zeros((*right.shape, 3, 3))
+    for label in range(3):
+        counts[..., 2, label], counts[..., 1, label] = gold == label, pred == label
+        counts[..., 0, label] = (gold == label) & (pred == label)
+    return counts
+
+
+def test_coverage_of_macro_f1_and_of_its_difference(monkeypatch):
+    monkeypatch.setattr(statistics, "REPLICATES", 150)
+    random = np.random.default_rng(7)
+
+    def draw(gold, item, base):
+        return list(_counts(random, _simulate(random, 4, 0.25, item, base), gold))
+
+    def truth(base):
+        big = 150_000  # seed effects spread over items like one more item effect: the population's counts
+        item = random.normal(0, np.hypot(1.2, 0.25), big)
+        gold = random.choice(3, size=big, p=[0.6, 0.25, 0.15])
+        counts = _counts(random, _simulate(random, 1, 0.0, item, base), gold)[0].sum(0)
+        return float(statistics.f1_of_counts(counts, "macro"))
+
+    high, low = truth(1.4), truth(1.0)
+    score_hits = gap_hits = 0
+    for _ in range(TRIALS):
+        item, gold = random.normal(0, 1.2, 300), random.choice(3, size=300, p=[0.6, 0.25, 0.15])
+        a, b = draw(gold, item, 1.4), draw(gold, item, 1.0)
+        one, both = score_interval(a, "macro"), difference_interval(a, b, "macro")
+        score_hits += one.low <= high <= one.high
+        gap_hits += both.low <= high - low <= both.high
+    assert 0.92 <= score_hits / TRIALS <= 0.98
+    assert 0.92 <= gap_hits / TRIALS <= 0.98
+
+
+def test_f1_bootstrap_agrees_with_the_formula_where_f1_is_a_mean():
+    """Micro-F1 with one prediction per example is accuracy, so both ways must give one standard error."""
+    random = np.random.default_rng(11)
+    right = _simulate(random, 5, 0.3, random.normal(0, 1.0, 400))
+    counts = [np.stack([run, np.ones(400), np.ones(400)], axis=1)[:, :, None] for run in right]
+    mean, boot = score_interval(list(right)), score_interval(counts, "micro")
+    assert boot.value == pytest.approx(mean.value, abs=1e-12)
+    assert boot.se == pytest.approx(mean.se, rel=0.05)
+
+
+def test_one_run_constant_and_identical_models():
+    constant = score_interval([np.ones(10)] * 3)
+    assert (constant.value, constant.low, constant.high) == (1.0, 1.0, 1.0)
+    run = np.random.default_rng(0).integers(0, 2, 100).astype(float)
+    assert score_interval([run]).se == pytest.approx(run.std(ddof=1) / 10)
+    same = difference_interval([run, run], [run, run])
+    assert same.value == 0 and same.p == 1.0
+    with pytest.raises(ValueError, match="10 examples against 9"):
+        difference_interval([np.ones(10)], [np.ones(9)])
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02, float("nan")])[0] == pytest.approx(0.02)

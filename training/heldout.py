@@ -1,0 +1,193 @@
+"""Held-out masked-LM evaluation that lets tokenizers compare: bits per character, whole and per source.
+
+    python -m training.heldout CHECKPOINT FILE.jsonl[.gz]
+
+15 % of the pieces are hidden behind [MASK], chosen by a draw that depends on (seed, text) alone: the same pieces at
+every step, on any machine, in any order of the documents.
+    bits per character = sum of -log p(masked piece) / characters those pieces cover / ln 2
+White space is not counted as covered, so that a tokenizer that glues the space to the word gains nothing by it.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import read_jsonl
+from common.launch import EXIT_USER_ERROR
+from data.layout import Layout
+from data.packing import SPECIALS
+from model.mlm import MaskedLM
+from model.store import load_masked_lm
+from tokenization.tokenizer import Tokenizer
+from training.distributed import Ranks, start
+from training.precision import choose_dtype
+
+RATE, SEED = 0.15, 2407
+
+
+@dataclass
+class Window:
+    """One masked piece of a held-out document: ids [n] with special pieces, positions, targets and characters [m]."""
+
+    source: int
+    ids: np.ndarray
+    positions: np.ndarray
+    targets: np.ndarray
+    characters: int
+
+
+@dataclass
+class HeldOut:
+    """Held-out text, encoded and masked once."""
+
+    sources: list[str]
+    windows: list[Window]
+
+
+def read_heldout(path: str | Path, tokenizer: Tokenizer, max_length: int, max_tokens: int | None = None) -> HeldOut:
+    """Encode and mask the documents ({"text", "source"?}) of a .jsonl[.gz] file.
+
+    `max_tokens` keeps a fixed subset: of each source the documents whose hash is smallest, up to an equal share.
+    """
+    documents: dict[str, list[str]] = {}
+    for line, record in read_jsonl(path):
+        if not isinstance(record.get("text"), str):
+            raise UserError(f"{path}, line {line}: no \"text\". Each line must be an object with a \"text\" (and a \"source\").")
+        documents.setdefault(str(record.get("source", Path(path).name.split(".")[0])), []).append(record["text"])
+    if not documents:
+        raise UserError(f"{path}: holds no documents. Give a file with at least one line.")
+    share = math.inf if max_tokens is None else max_tokens / len(documents)
+    sources, windows = sorted(documents), []
+    for number, source in enumerate(sources):
+        used = 0
+        for text in sorted(documents[source], key=_key) if max_tokens else documents[source]:
+            if used >= share:
+                break
+            made = _windows(number, text, tokenizer, max_length)
+            windows += made
+            used += sum(len(window.ids) for window in made)
+    return HeldOut(sources, windows)
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def _windows(source: int, text: str, tokenizer: Tokenizer, max_length: int) -> list[Window]:
+    encoding = tokenizer.encode_with_offsets([text])[0]
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, _key(text)])))
+    chosen = generator.random(len(encoding.ids)) < RATE
+    space = np.concatenate([[0], np.cumsum([character.isspace() for character in text])])
+    covered = np.diff(encoding.offsets, axis=1)[:, 0] - (space[encoding.offsets[:, 1]] - space[encoding.offsets[:, 0]])
+    windows = []
+    size = max_length - SPECIALS
+    for begin in range(0, len(encoding.ids), size):
+        ids, mask = encoding.ids[begin : begin + size].astype(np.int64), chosen[begin : begin + size]
+        hidden = np.concatenate([[tokenizer.cls_id], np.where(mask, tokenizer.mask_id, ids), [tokenizer.sep_id]])
+        positions = np.flatnonzero(mask) + 1
+        windows.append(Window(source, hidden, positions, ids[mask], int(covered[begin : begin + size][mask].sum())))
+    return windows
+
+
+@torch.no_grad()
+def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype, batch_tokens: int = 8192,
+             show: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Loss (nats a masked piece), accuracy and bits per character, whole and per source.
+
+    The windows are shared out over the ranks. The model is put back into the mode it was in.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(heldout.windows)), key=lambda i: -len(heldout.windows[i].ids))
+    batches: list[list[Window]] = [[]]
+    filled = 0
+    for i in order:
+        window = heldout.windows[i]
+        if filled + len(window.ids) > batch_tokens and batches[-1]:
+            batches.append([])
+            filled = 0
+        batches[-1].append(window)
+        filled += len(window.ids)
+    totals = torch.zeros(len(heldout.sources), 4, dtype=torch.float64)  # loss, right, masked, characters
+    mine = [batch for batch in batches[ranks.rank :: ranks.world] if batch]
+    for batch in tqdm(mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True):
+        lengths = [len(window.ids) for window in batch]
+        starts = np.cumsum([0, *lengths[:-1]])
+        ids = torch.from_numpy(np.concatenate([window.ids for window in batch])).to(ranks.device)
+        positions = np.concatenate([window.positions + s for window, s in zip(batch, starts, strict=True)])
+        if len(positions) == 0:
+            continue
+        targets = torch.from_numpy(np.concatenate([window.targets for window in batch])).to(ranks.device)
+        cast = torch.autocast(ranks.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+        with cast:
+            states = model.at(ids, Layout.of(lengths, ranks.device), torch.from_numpy(positions).to(ranks.device))
+            loss, right = [], []
+            for part, wanted in zip(states.split(1024), targets.split(1024), strict=True):
+                logits = model.decode(part).float()
+                loss.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
+                right.append(logits.argmax(-1) == wanted)
+        owner = torch.from_numpy(np.repeat([window.source for window in batch], [len(w.positions) for w in batch]))
+        totals[:, 0].index_add_(0, owner, torch.cat(loss).double().cpu())
+        totals[:, 1].index_add_(0, owner, torch.cat(right).double().cpu())
+        totals[:, 2].index_add_(0, owner, torch.ones(len(owner), dtype=torch.float64))
+        for window in batch:
+            totals[window.source, 3] += window.characters
+    totals = torch.tensor(ranks.host_sum(*totals.flatten().tolist()), dtype=torch.float64).view_as(totals)
+    model.train(was_training)
+    report = _scores(totals.sum(0))
+    report["sources"] = {name: _scores(totals[number]) for number, name in enumerate(heldout.sources)}
+    return report
+
+
+def _scores(total: torch.Tensor) -> dict[str, Any]:
+    loss, right, masked, characters = total.tolist()
+    if masked == 0:
+        return {"loss": None, "accuracy": None, "bits_per_character": None, "masked": 0}
+    return {
+        "loss": loss / masked, "accuracy": right / masked, "masked": int(masked),
+        "bits_per_character": loss / characters / math.log(2) if characters else None,
+    }  # fmt: skip
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    lines = [f"{'source':<26}{'masked':>9}{'loss':>9}{'accuracy':>10}{'bits/char':>11}"]
+    for name, entry in [*report["sources"].items(), ("all", report)]:
+        cells = [f"{entry[key]:.4f}" if entry[key] is not None else "-" for key in ("loss", "accuracy", "bits_per_character")]
+        lines.append(f"{name:<26}{entry['masked']:>9,}{cells[0]:>9}{cells[1]:>10}{cells[2]:>11}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line: evaluate a checkpoint on a file and print the table, or JSON with --json."""
+    parser = argparse.ArgumentParser(prog="python -m training.heldout", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", help="checkpoint or run folder")
+    parser.add_argument("file", help="held-out text: .jsonl or .jsonl.gz with \"text\" and, if known, \"source\"")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--precision", default="fp32", help="fp32 (exact, the default), bf16 or auto")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    options = parser.parse_args()
+    try:
+        ranks = start(options.device)
+        model, tokenizer = load_masked_lm(options.checkpoint)
+        heldout = read_heldout(options.file, tokenizer, model.encoder.config.max_length)
+        report = evaluate(model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    print(json.dumps(report, ensure_ascii=False) if options.json else table(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a run leaves behind: config.yaml, metrics.jsonl, summary.json. The files are the truth, W&B mirrors them."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from common.errors import UserError
+from common.files import json_line, read_json, write_bytes, write_json, write_text
+from common.launch import git_state
+
+# Settings that may change between the parts of one run: they decide nothing about its result.
+NEUTRAL = ("run_dir", "tracker", "resume", "device", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "hydra")
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Settings, NEUTRAL ones apart, that are not the same: "key: before -> now"."""
+    a, b = ({k: v for k, v in flatten(x).items() if k.split(".")[0] not in NEUTRAL} for x in (before, now))
+    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+
+
+def read_settings(run: Path) -> dict[str, Any] | None:
+    """The resolved config that a run folder was started with; None for a new folder."""
+    path = run / "config.yaml"
+    return OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else None  # type: ignore[return-value]
+
+
+def is_done(run: Path, settings: dict[str, Any]) -> bool:
+    """Whether `run` holds a finished run of these settings; UserError if it holds one of others."""
+    before = read_settings(run)
+    if before is None:
+        return False
+    if changed := differences(before, settings):
+        raise UserError(
+            f"{run}: holds a run of another config ({'; '.join(changed[:4])}). "
+            "Give this one another name=..., or remove that folder."
+        )
+    return (run / "summary.json").exists() and read_json(run / "summary.json").get("status") == "done"
+
+
+class Tracker:
+    """Writes a run's metrics; only the first rank has one that does anything."""
+
+    def __init__(self, run: Path, settings: dict[str, Any], active: bool, resumed_step: int | None) -> None:
+        self.run, self.active, self.wandb = run, active, None
+        if not active:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        if not (run / "config.yaml").exists():
+            write_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
+            state = git_state()
+            if state["diff"]:
+                write_text(run / "git.diff", state["diff"])
+            write_json(run / "environment.json", {"commit": state["commit"], "changed": state["changed"], **machine()})
+        self._forget_after(-1 if resumed_step is None else resumed_step)
+        self.file = open(run / "metrics.jsonl", "ab")  # noqa: SIM115  (open for the life of the run)
+        if settings["tracker"]["kind"] == "wandb":
+            self._start_wandb(settings)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the lines that the killed process wrote after the checkpoint we go on from; they will be written again."""
+        path = self.run / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (json.JSONDecodeError, KeyError):
+                continue  # the torn last line of a killed process
+        write_bytes(path, b"".join(kept))
+
+    def _start_wandb(self, settings: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("tracker=wandb: wandb is not installed. Install it, or use tracker=local.") from None
+        tracker = settings["tracker"]
+        path = self.run / "wandb.json"
+        identity = read_json(path)["id"] if path.exists() else wandb.util.generate_id()
+        write_json(path, {"id": identity})
+        self.wandb = wandb.init(
+            project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], id=identity, resume="allow",
+            name=settings["name"], dir=str(self.run), config=settings,
+        )  # fmt: skip
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl (it has a "step") and mirror its numbers."""
+        if not self.active:
+            return
+        self.file.write(json_line(values))
+        self.file.flush()
+        if self.wandb is not None:
+            numbers = {k.replace(".", "/"): v for k, v in flatten(values).items() if isinstance(v, (int, float))}
+            self.wandb.log(numbers, step=values["step"])
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """Write summary.json and end the mirror."""
+        if not self.active:
+            return
+        os.fsync(self.file.fileno())
+        self.file.close()
+        write_json(self.run / "summary.json", summary)
+        if self.wandb is not None:
+            self.wandb.summary.update({k: v for k, v in flatten(summary).items() if isinstance(v, (int, float, str))})
+            self.wandb.finish()
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs: enough to read a speed by."""
+    name = None
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    return {
+        "python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(terse=True),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": name, "command": sys.argv,
+    }  # fmt: skip
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes of this process: allocated on the GPU, or resident on the host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def power_watts() -> float | None:
+    """Power that the GPU draws now, or None where it cannot be read: then energy is "not measured", never 0."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        out = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"],
+                             capture_output=True, text=True, check=True, timeout=5)  # fmt: skip
+        return sum(float(line) for line in out.stdout.split())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
