@@ -169,7 +169,7 @@ def _keeps_on(line: str, start: int, match: re.Match[str]) -> bool:
 
 
 def read_documents(files: Iterable[str | Path]) -> Iterator[dict[str, str]]:
-    """Yield {"id", "text"} of every document of .jsonl(.gz) files; an id is made of file and line where none is given."""
+    """Yield {"id", "text"} of every document of .jsonl(.gz) files; without an id it is file:line."""
     for path in files:
         for line, record in read_jsonl(path):
             if not isinstance(record.get("text"), str):

@@ -338,7 +338,7 @@ def _list_of(value: Any) -> list[Any]:
 
 
 def _label_of(value: Any, labels: list[str] | None) -> str:
-    """A class as its name. Numbers are indices into `labels` where those are given and do not hold the number itself."""
+    """A class as its name. Numbers are indices into `labels` where given, unless the number itself is a label."""
     if isinstance(value, list | dict):
         raise SkipRecord("label is not a single value")
     if isinstance(value, float) and value.is_integer():

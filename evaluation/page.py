@@ -80,7 +80,8 @@ def html_page(report: "Report", curves: dict[str, Any], corpus: Any = None) -> s
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{CSS}</style></head>\n<body><header><h1>{title}</h1>"
-        f'<p class="quiet">{lead} Scores in points with 95 % intervals.</p><nav>{links}</nav></header>\n{body}</body></html>\n'
+        f'<p class="quiet">{lead} Scores in points with 95 % intervals.</p><nav>{links}</nav></header>\n'
+        f"{body}</body></html>\n"
     )
 
 
@@ -107,10 +108,11 @@ def _results(report: "Report") -> str:
     floors = "".join(f"<td>{points(report.floors[task])}</td>" for task in report.tasks)
     rows.append(f'<tr class="baseline"><td><em>best constant answer</em></td>{floors}<td></td></tr>')
     return (
-        f'<div class="wide"><table><thead><tr><th>model</th>{head}<th>average</th></tr></thead><tbody>{"".join(rows)}</tbody>'
-        '</table></div><p class="quiet"><span class="best">Bold</span>: best of the task. <span class="tied">Dotted</span>: '
-        "not distinguishable from it (paired test, Holm over the table, 5 %). <sup>†</sup> seeds missing. <sup>‡</sup> some "
-        "run stayed at a constant answer. Grey: baselines.</p>"
+        f'<div class="wide"><table><thead><tr><th>model</th>{head}<th>average</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody>"
+        '</table></div><p class="quiet"><span class="best">Bold</span>: best of the task. '
+        '<span class="tied">Dotted</span>: not distinguishable from it (paired test, Holm over the table, 5 %). '
+        "<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>"
     )
 
 
@@ -204,7 +206,8 @@ def _task(report: "Report", task: str) -> str:
     ]
     truncated = "; ".join(f"{model} {share}" for model, share in cut if share != "0.0 %")
     facts = f"{kind}, {len(first.rows)} test examples, seeds per model: " + ", ".join(str(len(c.runs)) for c in cells)
-    out = f"<h3>{escape(task)}</h3><p class=quiet>{escape(facts)}.{escape(' Truncated: ' + truncated) if truncated else ''}</p>"
+    facts += f". Truncated: {truncated}." if truncated else "."
+    out = f"<h3>{escape(task)}</h3><p class=quiet>{escape(facts)}</p>"
     out += f"<details open><summary>All metrics</summary>{_table(rows)}</details>"
     trained = [cell for cell in cells if not cell.baseline] or cells
     for cell in trained:
@@ -255,13 +258,14 @@ def _matrix(counts: Counter, names: list[str], seeds: int) -> str:
         body += "</tr>"
     note = "Rows: gold; columns: predicted; mean count per seed, shaded by the row's share."
     return (
-        f'<div class="wide"><table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="wide"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
         f'<p class="quiet">{note}</p>'
     )
 
 
 def entity_errors(gold: list[str], pred: list[str]) -> list[str]:
-    """One word per gold or spurious entity: correct, wrong type, wrong boundary, type and boundary, missed, spurious."""
+    """What became of each gold entity (correct, wrong type, wrong boundary, both, missed), and the spurious ones."""
     truth, found = entities(gold), entities(pred)
     outcomes = ["correct"] * len(truth & found)
     free = sorted(found - truth, key=lambda e: (e[1], e[2], e[0]))
@@ -279,7 +283,7 @@ def entity_errors(gold: list[str], pred: list[str]) -> list[str]:
 
 
 def qa_outcome(row: dict[str, Any]) -> str:
-    """What became of one question: correct, correct without answer, partly right, wrong, or a wrong choice to answer."""
+    """What became of one question: right, partly right, in the wrong place, or wrongly answered or left alone."""
     has_answer, answered = any(str(gold).strip() for gold in row["gold"]), bool(str(row["pred"]).strip())
     if not has_answer:
         return "answered an unanswerable question" if answered else "correct: no answer"
@@ -302,8 +306,8 @@ def _errors(cell: "Cell", kind: str) -> str:
     body = "".join(_error_row(wrong[int(i)], kind) for i in drawn)
     return (
         f"<details><summary>{escape(cell.model)}: {len(drawn)} of {len(wrong)} errors (seed {run.seed})</summary>"
-        f'<div class="wide"><table class="errors"><thead><tr><th>id</th><th class=text>example</th><th class=text>gold</th>'
-        f"<th class=text>predicted</th></tr></thead><tbody>{body}</tbody></table></div></details>"
+        f'<div class="wide"><table class="errors"><thead><tr><th>id</th><th class=text>example</th>'
+        f"<th class=text>gold</th><th class=text>predicted</th></tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -84,7 +84,7 @@ def difference_interval(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and is not counted in the family."""
     adjusted = [float("nan")] * len(p_values)
-    order = sorted((i for i, p in enumerate(p_values) if p == p), key=lambda i: p_values[i])
+    order = sorted((i for i, p in enumerate(p_values) if not np.isnan(p)), key=lambda i: p_values[i])
     highest = 0.0
     for rank, index in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - rank) * p_values[index]))

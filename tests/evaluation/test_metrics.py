@@ -1,6 +1,7 @@
 """Scores equal the scorers of record, and the golden table of Azerbaijani question answering holds."""
 
 import random
+import re
 import warnings
 
 import numpy as np
@@ -86,18 +87,50 @@ def test_macro_f1_keeps_a_class_that_the_split_lacks():
     assert with_all == pytest.approx(score_predictions(rows, "classification", ["a", "b"])["score"] * 2 / 3)
 
 
-def test_official_squad_scores_equal_the_reference_implementation():
-    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")
+def _official_normalise(text):
+    """As the v2.0 script spells it: lower, then punctuation, then articles, then blanks."""
+    text = "".join(ch for ch in text.lower() if ch not in set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
+    return " ".join(re.sub(re.compile(r"\b(a|an|the)\b", re.UNICODE), " ", text).split())
+
+
+def _official_scores(golds, pred):
+    golds = [gold for gold in golds if _official_normalise(gold)] or [""]
+    found, best = _official_normalise(pred).split(), 0.0
+    for gold in golds:
+        wanted = _official_normalise(gold).split()
+        same = sum(min(wanted.count(word), found.count(word)) for word in set(wanted))
+        if not wanted or not found:
+            best = max(best, float(wanted == found))
+        elif same:
+            precision, recall = same / len(found), same / len(wanted)
+            best = max(best, 2 * precision * recall / (precision + recall))
+    return float(_official_normalise(pred) in map(_official_normalise, golds)), best
+
+
+def test_official_squad_scores_equal_an_independent_reading_of_the_script():
     draw = random.Random(2)
-    words = ["the", "a", "an", "Bakı", "bakı,", "1918-ci", "il", "«Neftçi»", "İl", "IŞIQ", "-", "A.", "Səhhət", "the-"]
+    words = [
+        "the",
+        "a",
+        "an",
+        "An",
+        "Bakı",
+        "bakı,",
+        "1918-ci",
+        "il",
+        "«Neftçi»",
+        "İl",
+        "IŞIQ",
+        "-",
+        "A.",
+        "Səhhət",
+        "the-",
+    ]
     for _ in range(500):
         golds = [" ".join(draw.choices(words, k=draw.randint(0, 4))) for _ in range(draw.randint(1, 3))]
         pred = " ".join(draw.choices(words, k=draw.randint(0, 4)))
-        kept = [gold for gold in golds if squad.normalize_answer(gold)] or [""]
-        exact, f1 = qa_scores(golds, pred)
-        assert normalise_official(pred) == squad.normalize_answer(pred)
-        assert exact == max(squad.compute_exact(gold, pred) for gold in kept)
-        assert f1 == pytest.approx(max(squad.compute_f1(gold, pred) for gold in kept), abs=1e-12)
+        assert normalise_official(pred) == _official_normalise(pred)
+        assert qa_scores(golds, pred) == pytest.approx(_official_scores(golds, pred), abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench, tmp_path
 def test_other_examples_or_golds_fail_by_name(bench):
     place = bench / "nearly" / "topic" / "seed-2"
     write_jsonl(
-        place / "predictions-test.jsonl", _rows(0.9, 1)[:-1] + [{"id": "stranger", "gold": "elm", "pred": "elm"}]
+        place / "predictions-test.jsonl", [*_rows(0.9, 1)[:-1], {"id": "stranger", "gold": "elm", "pred": "elm"}]
     )
     with pytest.raises(UserError, match=r"1 examples missing and 1 extra.*e59, stranger"):
         collect([bench])
@@ -255,5 +255,6 @@ def test_tfidf_learns_and_constant_answers_are_constant():
 
 
 def test_evaluation_does_not_import_torch():
-    code = "import sys, evaluation.report, evaluation.page, evaluation.baselines, data.tasks; sys.exit('torch' in sys.modules)"
+    rooms = "evaluation.report, evaluation.page, evaluation.plots, evaluation.baselines, data.tasks"
+    code = f"import sys, {rooms}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,0 +1,170 @@
+"""A run that is killed goes on to the same bit: weights, optimizer, counters, at any moment and across epochs."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.conftest import ROOT, run_script, training_words
+
+STEPS = 90  # the demo text has about 45 such steps: the run crosses the end of an epoch
+WORDS = [f"budget.steps={STEPS}", "checkpoint_every=7", "keep_checkpoints=3", "ema=0.99", "model.dropout=0.1"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / "checkpoint" / "model.safetensors")
+
+
+def assert_same(run: Path, other: Path) -> None:
+    ours, theirs = weights(run), weights(other)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different, f"not bitwise equal: {different}"
+    lines = [[json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()] for r in (run, other)]
+    curves = [[(line["step"], line["loss"]) for line in part if "loss" in line] for part in lines]
+    assert curves[0] == curves[1]
+    summaries = [json.loads((r / "summary.json").read_text()) for r in (run, other)]
+    for key in ("steps", "tokens", "masked", "epochs", "heldout", "skipped_steps"):
+        assert summaries[0][key] == summaries[1][key], key
+
+
+@pytest.fixture(scope="module")
+def whole(prepared, tmp_path_factory) -> Path:
+    """The uninterrupted run."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    result = run_script(*training_words(prepared, run, *WORDS))
+    assert result.returncode == 0, result.stderr
+    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-2])["epoch"] >= 1, "the run must cross an epoch"
+    return run
+
+
+def kill_and_go_on(prepared: Path, run: Path, kills: int, seed: int) -> int:
+    """Start the run again and again, SIGKILL it after a random while, let the last one finish; how many were killed."""
+    draw, killed = random.Random(seed), 0
+    words = training_words(prepared, run, *WORDS)
+    for _ in range(kills):
+        process = start(words)
+        begun = time.time()
+        while not (run / "metrics.jsonl").exists() and process.poll() is None and time.time() - begun < 60:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0.1, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += process.returncode == -signal.SIGKILL
+    result = run_script(*words)
+    assert result.returncode == 0, result.stderr
+    return killed
+
+
+def test_killed_twice_ends_equal(prepared, whole, tmp_path):
+    assert kill_and_go_on(prepared, tmp_path / "run", kills=2, seed=1) >= 1
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_ends_equal(prepared, whole, tmp_path):
+    """A fresh run for every fourth kill, so that early, late and mid-checkpoint moments are all met."""
+    killed = 0
+    for round_ in range(5):
+        killed += kill_and_go_on(prepared, tmp_path / f"run{round_}", kills=4, seed=100 + round_)
+        assert_same(tmp_path / f"run{round_}", whole)
+    assert killed >= 10
+
+
+def test_asked_to_stop_leaves_a_checkpoint(prepared, whole, tmp_path):
+    """SIGTERM and SIGUSR1: a checkpoint within a step, exit code 85, and the same end."""
+    run = tmp_path / "run"
+    words = training_words(prepared, run, *WORDS)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        process = start(words)
+        before = len((run / "metrics.jsonl").read_bytes().splitlines()) if (run / "metrics.jsonl").exists() else 0
+        begun = time.time()
+        while time.time() - begun < 60 and process.poll() is None:
+            lines = (run / "metrics.jsonl").read_bytes().splitlines() if (run / "metrics.jsonl").exists() else []
+            if len(lines) > before + 3 or (before and lines and len(lines) > 3 and time.time() - begun > 8):
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.wait(timeout=30)
+        assert process.returncode == 85, process.stderr.read().decode()
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+        assert int(newest.name.removeprefix("step-")) == last["step"]
+    assert run_script(*words).returncode == 0
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damaged_checkpoint_is_named_and_the_one_before_taken(prepared, whole, tmp_path, damage):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "checkpoint")
+    (run / "summary.json").unlink()
+    victim = sorted((run / "checkpoints").glob("step-*"))[-1] / "optimizers.pt"
+    content = bytearray(victim.read_bytes())
+    if damage == "remove":
+        victim.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    result = run_script(*training_words(prepared, run, *WORDS))
+    assert result.returncode == 0, result.stderr
+    assert str(victim) in result.stderr
+    assert_same(run, whole)
+
+
+def test_damaged_shard_is_named_before_use(prepared, tmp_path):
+    copy = tmp_path / "prepared"
+    shutil.copytree(prepared, copy)
+    tokens = copy / "shards" / "tokens.bin"
+    content = bytearray(tokens.read_bytes())
+    content[1000] ^= 4
+    tokens.write_bytes(content)
+    result = run_script(*training_words(copy, tmp_path / "run", "budget.steps=2"))
+    assert result.returncode == 2
+    assert str(tokens) in result.stderr and "Traceback" not in result.stderr
+
+
+def test_finished_run_is_not_done_again_and_another_config_refused(prepared, whole):
+    result = run_script(*training_words(prepared, whole, *WORDS))
+    assert result.returncode == 0 and "done already" in result.stdout
+    before = (whole / "summary.json").read_bytes()
+    result = run_script(*training_words(prepared, whole, *WORDS, "optimizer.lr=0.5"))
+    assert result.returncode == 2 and "optimizer.lr" in result.stderr and "Traceback" not in result.stderr
+    assert (whole / "summary.json").read_bytes() == before
+
+
+def test_full_disk_keeps_the_old_checkpoint_and_the_run(prepared, tmp_path):
+    """A file-size limit stands in for a full disk: the write of a checkpoint fails in the middle."""
+    run = tmp_path / "run"
+    words = training_words(prepared, run, "budget.steps=6", "checkpoint_every=3")
+    limit = (
+        "import resource, runpy, signal, sys, training.checkpoints as c; sys.argv = sys.argv[1:]\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); calls = []; real = c.write_checkpoint\n"
+        "def write(*a, **k):\n"
+        "    calls.append(1)\n"
+        "    size = 20000 if len(calls) == 2 else resource.RLIM_INFINITY\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "    try: real(*a, **k)\n"
+        "    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "c.write_checkpoint = write; runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = run_script("-c", limit, *words, PYTHONPATH=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    assert "could not be written" in result.stderr
+    assert [folder.name for folder in sorted((run / "checkpoints").iterdir())] == ["step-00000003"]
+    assert (run / "checkpoint" / "model.safetensors").exists()
