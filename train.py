@@ -40,7 +40,7 @@ from model.tiling import start_from
 from prepare import prepare
 from tokenization.tokenizer import Tokenizer
 from training.checkpoints import load_state, newest_state, save_state
-from training.distributed import Ranks, bare, start, without_sync
+from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops
 from training.heldout import evaluate, read_heldout
 from training.optimizers import Average, build_optimizers, set_learning_rate, step_unless
@@ -80,7 +80,9 @@ class Step:
     after: dict[str, int]  # the counters once it is done
 
 
-def plan_steps(settings: dict[str, Any], loader: Loader, state: State, ranks: Ranks, total: dict[str, float], begun: float) -> Iterator[Step]:
+def plan_steps(
+    settings: dict[str, Any], loader: Loader, state: State, ranks: Ranks, total: dict[str, float], begun: float
+) -> Iterator[Step]:
     """Steps from `state` to the end of the budget. Nothing but the counters (and, with a budget in minutes, the clock) decides."""
     step, epoch, batch, length, tokens = state.step, state.epoch, state.batch, state.max_length, state.tokens
     while True:
@@ -92,7 +94,9 @@ def plan_steps(settings: dict[str, Any], loader: Loader, state: State, ranks: Ra
         if length not in (0, wanted):  # a new phase packs anew: go on with a fresh epoch
             epoch, batch = epoch + 1, 0
         length = wanted
-        count = micro_batches(settings["batch_tokens"], settings["micro_batch_tokens"], settings["batch_warmup"], progress, ranks.world)
+        count = micro_batches(
+            settings["batch_tokens"], settings["micro_batch_tokens"], settings["batch_warmup"], progress, ranks.world
+        )
         micros = []
         while len(micros) < count:
             plan = loader.plan(epoch, length)
@@ -112,9 +116,15 @@ def budget_of(settings: dict[str, Any], tokens_per_epoch: float) -> dict[str, An
     """The one budget that is set, as {"unit": steps|tokens|minutes, "amount"}; epochs are counted in their tokens."""
     given = {unit: amount for unit, amount in settings["budget"].items() if amount is not None}
     if len(given) != 1 or min(given.values()) <= 0:
-        raise UserError(f"budget: set exactly one of steps, tokens, epochs, minutes to more than 0 (now: {given or 'none'}).")
+        raise UserError(
+            f"budget: set exactly one of steps, tokens, epochs, minutes to more than 0 (now: {given or 'none'})."
+        )
     unit, amount = given.popitem()
-    return {"unit": "tokens", "amount": amount * tokens_per_epoch} if unit == "epochs" else {"unit": unit, "amount": amount}
+    return (
+        {"unit": "tokens", "amount": amount * tokens_per_epoch}
+        if unit == "epochs"
+        else {"unit": unit, "amount": amount}
+    )
 
 
 def train(config: DictConfig) -> int:
@@ -144,7 +154,9 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     shards = open_shards(settings["shards_dir"], tokenizer)
     mixture = settings["mixture"]
     source_tokens = shards.source_tokens()
-    rates = source_rates(source_tokens, np.array(shards.index["weights"]), mixture["temperature"], mixture["max_repeats"])
+    rates = source_rates(
+        source_tokens, np.array(shards.index["weights"]), mixture["temperature"], mixture["max_repeats"]
+    )
     masking_options = {k: v for k, v in settings["masking"].items() if not k.startswith("rate_")}
     loader = Loader(shards, Masking.of(tokenizer, **masking_options), rates, settings["micro_batch_tokens"], settings["seed"],
                     tokenizer.cls_id, tokenizer.sep_id)  # fmt: skip
@@ -183,27 +195,45 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
 
     # ---- the loop ---------------------------------------------------------------------------------------------------
     begun, mark, loss_part, flops = time.time(), time.time(), 0.0, 0.0
-    interval: list[tuple[torch.Tensor, Step]] = []  # [loss, norm, bad] of the steps since the last log line, on the device
+    interval: list[
+        tuple[torch.Tensor, Step]
+    ] = []  # [loss, norm, bad] of the steps since the last log line, on the device
     tokens_before = state.tokens
     norms = torch.tensor(state.norms, device=ranks.device)
     base_seconds = state.seconds
 
     def batches_of(step: Step) -> tuple[Step, list[Batch]]:
         mine = step.micros[ranks.rank :: ranks.world]
-        return step, [loader.batch(epoch, number, step.max_length, step.mask_rate).to(ranks.device) for epoch, number in mine]
+        return step, [
+            loader.batch(epoch, number, step.max_length, step.mask_rate).to(ranks.device) for epoch, number in mine
+        ]
 
     def evaluation_line() -> dict[str, Any]:
         weights = average.values if average else {}
         with swapped(raw, weights):
             scores = evaluate(raw, heldout, ranks, dtype)
-        line = {"step": state.step, "tokens": state.tokens, "minutes": (base_seconds + time.time() - begun) / 60, "heldout": scores}
+        line = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "minutes": (base_seconds + time.time() - begun) / 60,
+            "heldout": scores,
+        }
         tracker.log(line)
         return scores
 
     def save() -> None:
         state.norms = norms.tolist()
         if ranks.first:
-            save_state(run, asdict(state), raw.state_dict(), optimizers, average, shape, tokenizer, settings["keep_checkpoints"])
+            save_state(
+                run,
+                asdict(state),
+                raw.state_dict(),
+                optimizers,
+                average,
+                shape,
+                tokenizer,
+                settings["keep_checkpoints"],
+            )
         ranks.wait()
 
     bar = tqdm(total=100, desc="training", disable=None if ranks.first else True,
@@ -231,7 +261,9 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         if average:
             average.update(raw, step.after["step"])
         if settings["spike_sigmas"]:
-            norms = torch.cat([norms, torch.where(bad, norms.mean() if len(norms) else norm, norm)[None]])[-SPIKE_WINDOW:]
+            norms = torch.cat([norms, torch.where(bad, norms.mean() if len(norms) else norm, norm)[None]])[
+                -SPIKE_WINDOW:
+            ]
         interval.append((torch.stack([loss, norm, bad.float()]), step))
         for name, value in step.after.items():
             setattr(state, name, value)
@@ -267,7 +299,10 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         if stopping:
             bar.close()
             if ranks.first:
-                print(f"training: stopped on request at step {state.step}; the same command goes on from there", file=sys.stderr)
+                print(
+                    f"training: stopped on request at step {state.step}; the same command goes on from there",
+                    file=sys.stderr,
+                )
             return EXIT_REQUEUE
         if settings["evaluation"]["every"] and state.step % settings["evaluation"]["every"] == 0:
             scores = evaluation_line()
@@ -292,7 +327,9 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     return 0
 
 
-def note_skipped(run: Path, settings: dict[str, Any], state: State, values: list[list[float]], steps: list[Step], ranks: Ranks) -> None:
+def note_skipped(
+    run: Path, settings: dict[str, Any], state: State, values: list[list[float]], steps: list[Step], ranks: Ranks
+) -> None:
     """Count the steps that were not taken, write which batches they were, and stop after too many in a row."""
     for (loss, norm, bad), step in zip(values, steps, strict=True):
         state.in_a_row = state.in_a_row + 1 if bad else 0

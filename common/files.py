@@ -95,7 +95,7 @@ def open_text(path: str | Path) -> IO[str]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file.")
-    raw = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+    raw = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115  (the caller closes it)
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n")  # type: ignore[arg-type]
 
 

@@ -57,11 +57,15 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 def git_state() -> dict[str, Any]:
     """Commit and whether tracked files differ from it; None where the code is not in a git checkout."""
+
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
 
     try:
-        return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(git("status", "--porcelain", "-uno").strip()),
-                "diff": git("diff", "HEAD")}
+        return {
+            "commit": git("rev-parse", "HEAD").strip(),
+            "changed": bool(git("status", "--porcelain", "-uno").strip()),
+            "diff": git("diff", "HEAD"),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "changed": None, "diff": None}

@@ -40,34 +40,36 @@ _CATEGORY = re.compile(r"^(?:Kateqoriya|Category):[^\n]*$", re.MULTILINE)
 _HEADING = re.compile(r"^(={2,6}) *([^=\n]+?) *\1 *$", re.MULTILINE)
 _EMPHASIS = re.compile(r"'{2,5}([^'\n]+)'{2,5}")
 # A biography whose template was dropped begins "() — ": the parentheses held the dates or the pronunciation.
-_EMPTY_PARENTHESES = re.compile(r"(?:^|(?<=\s))\( ?[,;]? ?\) (?=[—–-] )", re.MULTILINE)
+_EMPTY_PARENTHESES = re.compile(r"(?:^|(?<=\s))\([ ,;]{0,9}\) ?(?=[—–-] )", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{2,}")
+PASSES = 8
 
 
 def clean_text(text: str) -> tuple[str, dict[str, int]]:
     """Cleaned text with one \\n between paragraphs, and how often each rule acted (see also `normalise`)."""
     counts: dict[str, int] = {}
+    for _ in range(PASSES):  # &amp;lt;br&amp;gt; is common: what one pass uncovers, the next one cleans
+        before = sum(counts.values())
+        text = _clean_once(text, counts)
+        if sum(counts.values()) == before:
+            break
+    return text, counts
 
+
+def _clean_once(text: str, counts: dict[str, int]) -> str:
     def note(rule: str, number: int) -> None:
         if number:
             counts[rule] = counts.get(rule, 0) + number
 
-    # Entities first and until none is left (&amp;nbsp; is common), so that tags written as entities go as well.
-    while "&" in text:
-        text, number = _ENTITY.subn(_unescape, text)
-        if not number or not _ENTITY.search(text):
-            note("entity", number)
-            break
-        note("entity", number)
-        if all(_unescape(match) == match.group() for match in _ENTITY.finditer(text)):
-            break
-    while "<" in text:
-        before = len(text)
+    if "&" in text:
+        plain = _ENTITY.sub(_unescape, text)
+        if plain != text:
+            note("entity", len(_ENTITY.findall(text)))
+            text = plain
+    if "<" in text:
         for pattern, new in ((_SCRIPT, " "), (_BLOCK_TAG, "\n"), (_INLINE_TAG, "")):
             text, number = pattern.subn(new, text)
             note("tag", number)
-        if len(text) == before or "<" not in text:
-            break
     if "|" in text or "[[" in text:
         text = _drop_wiki(text, note)
     if ")" in text:
@@ -79,7 +81,7 @@ def clean_text(text: str) -> tuple[str, dict[str, int]]:
         note("space", number)
     for rule, number in more.items():
         note(rule, number)
-    return text, counts
+    return text
 
 
 def _unescape(match: re.Match) -> str:

@@ -1,8 +1,8 @@
 """Duplicates on the fold key: exact ones by digest, near ones by MinHash with every candidate pair verified.
 
 14 bands of 8 rows over shingles of 5 words: a pair that shares 80 % of its shingles becomes a candidate with
-probability 0.92, one that shares 90 % with 0.9999. Two documents are merged only when at least 70 % of their 112 signature
-values agree, so a shared boilerplate paragraph does not merge them. NumPy alone, deterministic.
+probability 0.92, one that shares 90 % with 0.9996. Two documents are merged only when at least 70 % of their 112
+signature values agree, so a shared boilerplate paragraph does not merge them. NumPy alone, deterministic.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ BATCH = 1 << 16  # shingles hashed at a time: the working arrays stay in the pro
 ALL_PAIRS = 32  # members of one band's group up to which every pair is verified
 
 _random = np.random.default_rng(20240702)
-# Odd multipliers and the wrap-around of uint64 make multiply-shift hashing; without wrap-around all 112 would be monotone
-# and choose the same shingle.
+# Odd multipliers and the wrap-around of uint64 make multiply-shift hashing; without it all 112 would be monotone and
+# choose the same shingle.
 _MULTIPLY = _random.integers(0, 2**64, SLOTS, dtype=np.uint64) | np.uint64(1)
 _ADD = _random.integers(0, 2**64, SLOTS, dtype=np.uint64)
 _PLACE = _random.integers(0, 2**64, SHINGLE, dtype=np.uint64) | np.uint64(1)

@@ -47,7 +47,7 @@ SHARED_WORDS = frozenset(_SHARED.split())
 OTHER_WORDS = frozenset(f"{_TURKISH} {_ENGLISH} {_NEIGHBOURS}".split()) - AZ_WORDS - SHARED_WORDS
 
 # Letters that Azerbaijani lacks and Turkmen, Crimean Tatar, Gagauz, Uzbek, Baltic or Slavic Latin has.
-_STRANGE_LATIN = re.compile(r"[ñýňžţêãõßåøæłčěřůāēīņļķģ]|[og]'(?=\w)")
+_STRANGE_LATIN = re.compile(r"[ñýňžţêãõßåøæłčěřůāēīņļķ]|[og]'(?=\w)")
 _FRONT_G = re.compile(r"[eiöü]ğ")  # Turkish değil, öğrenci; Azerbaijani has y there
 # Endings on the fold key. Azerbaijani writes q where Turkish has k after a, ı, o, u; -ning, -gan, -dagi are Uzbek.
 _FOREIGN_END = re.compile(r"[iu]yor|...[aou]k$|acak|[^e]cekl|mistir$|mektedir|...[aou]y[iu]$|ning$|..gan$|dagi$|moq$")

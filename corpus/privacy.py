@@ -6,17 +6,22 @@ of a tokenizer. Each kind is found by its form alone, cards also by their check 
 
 import re
 
-_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b")
+_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _IBAN = re.compile(r"\bAZ\d{2} ?[A-Z]{4}(?: ?[A-Z0-9]{4}){5}\b")
-_CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])|(?<!\d)3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?!\d)")
+_CARD = re.compile(
+    r"(?<![\d.,-])[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])|(?<!\d)3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?!\d)"
+)
 # International form of any Azerbaijani number, and the national form of the mobile prefixes and of Baku (012).
-_GAP = r"[ .-]?"
+_GAP, _PREFIX = r"[ .-]?", "0(?:10|12|50|51|55|60|70|77|99)"
 _PHONE = re.compile(
-    rf"(?<![\d+])(?:(?:\+|00)994|994(?=[ (-])){_GAP}\(?0?\d{{2}}\)?{_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}(?!\d)"
-    rf"|(?<![\d(.,/-])\(?0(?:10|12|50|51|55|60|70|77|99)\)?{_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}(?![\d.,/-]?\d)"
+    rf"(?<![\d+])(?:(?:\+|00)994|994(?=[ (-])){_GAP}"
+    rf"(?:\(0?\d{{2}}\)|0?\d{{2}}){_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}(?!\d)"
+    rf"|(?<![\d.,/-])(?:\({_PREFIX}\)|{_PREFIX}){_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}(?![\d.,/-]?\d)"
 )
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IP = re.compile(rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d|-)|\b(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}\b")
+_IP = re.compile(
+    rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d|-)|\b(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}\b"
+)
 _IP_WORD = re.compile(r"\bIP(?:v[46])?\b[^\d\n]{0,30}$", re.IGNORECASE)
 
 
@@ -61,8 +66,7 @@ def luhn(number: str) -> bool:
 
 
 def _is_address(match: re.Match) -> bool:
-    """Articles of laws are numbered like addresses (218.4.1.2): ask for the word IP before or for three long parts."""
+    """Articles of laws are numbered like addresses (218.4.1.2): ask for the word IP or for four long parts."""
     if ":" in match.group() or _IP_WORD.search(match.string[max(0, match.start() - 40) : match.start()]):
         return True
-    parts = match.group().split(".")
-    return sum(len(part) > 1 for part in parts) >= 3 and any(len(part) == 3 for part in parts)
+    return all(len(part) > 1 for part in match.group().split("."))

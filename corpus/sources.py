@@ -76,7 +76,7 @@ def find_sources(settings: dict[str, Any]) -> tuple[list[Source], list[str]]:
                 wrong = f"unknown key {sorted(unknown)[0]}" if unknown else "name and path are needed"
                 raise UserError(f"{where}: {wrong}; expected name, path, weight, licence. Correct the entry.")
             path = _existing(base / entry["path"] if base else entry["path"], f"{where}.path")
-            sources.append(_source(entry["name"], path, entry.get("weight"), entry.get("licence"), settings, ignored))
+            sources.append(_source(entry, path, settings, ignored))
     else:
         if not settings.get("path"):
             raise UserError("corpus.path: no folder given. Set corpus.path=FOLDER or list corpus.sources.")
@@ -87,7 +87,7 @@ def find_sources(settings: dict[str, Any]) -> tuple[list[Source], list[str]]:
             ignored += [entry.name for entry in entries if entry not in files and not entry.name.startswith(".")]
         else:
             files = [folder]
-        sources = [_source(stem_of(file), file, None, None, settings, ignored) for file in files]
+        sources = [_source({"name": stem_of(file)}, file, settings, ignored) for file in files]
         if not sources:
             raise UserError(
                 f"{folder}: no usable file ({len(ignored)} of other formats). "
@@ -111,8 +111,8 @@ def _existing(path: str | Path, key: str) -> Path:
     raise UserError(f"{key}={path}: no such file or folder. Correct the path.")
 
 
-def _source(name, path, weight, licence, settings, ignored) -> Source:
-    name = str(name)
+def _source(entry: dict[str, Any], path: Path, settings: dict[str, Any], ignored: list[str]) -> Source:
+    name = str(entry["name"])
     if not re.fullmatch(r"[^\W_][\w .+-]{0,99}", name):
         raise UserError(f"corpus: {name!r} cannot name a source. Use letters, digits, space and . _ + - ({path}).")
     if path.is_dir():
@@ -126,6 +126,7 @@ def _source(name, path, weight, licence, settings, ignored) -> Source:
         files, labels = [path], [path.name]
     else:
         raise UserError(f"{path}: not a format we read. Convert it to one of {', '.join(FORMATS)}.")
+    weight, licence = entry.get("weight"), entry.get("licence")
     if weight is None:
         weight = (settings.get("weights") or {}).get(name, 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e6:
@@ -157,10 +158,8 @@ def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes] | Reject]:
     number = 0
     with _open(path) as file:
         try:
-            for number, line in enumerate(file, start=1):  # noqa: B007 - the count outlives the loop
-                if number == 1:
-                    line = line.removeprefix(BOM)
-                yield number, line.rstrip(b"\r\n")
+            for number, line in enumerate(file, start=1):
+                yield number, (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
         except (EOFError, OSError, zlib.error) as error:
             yield Reject(label, number + 1, "damaged_file", f"{type(error).__name__}: {error}"[:RAW_SHOWN])
 

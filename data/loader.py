@@ -1,4 +1,4 @@
-"""Packed, masked batches by number: batch i of epoch e is a pure function of (seed, e, i), so the loader has no state."""
+"""Packed, masked batches by number: batch i of epoch e is a pure function of (seed, e, i); the loader has no state."""
 
 import queue
 import threading
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from data.layout import Layout
 from data.masking import Masking
 from data.mixture import copies_of
 from data.packing import LEAST, SPECIALS, Plan, pack_epoch, stream
 from data.shards import Shards
-from data.layout import Layout
 
 T = TypeVar("T")
 ORDER, MASKS, DROPOUT = 0, 1, 2  # separate random streams under one seed
@@ -34,6 +34,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`; the copy does not wait where the memory is pinned."""
+
         def move(x: torch.Tensor) -> torch.Tensor:
             return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
@@ -45,9 +46,13 @@ class Batch:
 class Loader:
     """Batches of `budget` tokens from shards, by (epoch, number)."""
 
-    def __init__(self, shards: Shards, masking: Masking, rates: np.ndarray, budget: int, seed: int, cls_id: int, sep_id: int):
+    def __init__(
+        self, shards: Shards, masking: Masking, rates: np.ndarray, budget: int, seed: int, cls_id: int, sep_id: int
+    ):
         if budget < 4 * (LEAST + SPECIALS):
-            raise UserError(f"micro_batch_tokens={budget}: too few for a batch; take at least {4 * (LEAST + SPECIALS)}.")
+            raise UserError(
+                f"micro_batch_tokens={budget}: too few for a batch; take at least {4 * (LEAST + SPECIALS)}."
+            )
         self.shards, self.masking, self.rates, self.budget, self.seed = shards, masking, rates, budget, seed
         self.cls_id, self.sep_id = cls_id, sep_id
         self._plans: dict[tuple[int, int], Plan] = {}

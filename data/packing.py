@@ -15,7 +15,7 @@ LEAST = 8  # tokens of text that a cut leaves on either side, so that no crumbs 
 
 @dataclass
 class Plan:
-    """One epoch's batches. Piece j is tokens [start, start + length) of `document`; batch i has pieces first[i]:first[i + 1]."""
+    """One epoch's batches: piece j is tokens [start, start + length) of `document`; batch i is pieces first[i]:first[i + 1]."""
 
     document: np.ndarray  # [P] row in the shards' table
     start: np.ndarray  # [P] offset inside the document, in tokens
@@ -41,18 +41,24 @@ def windows(lengths: np.ndarray, copies: np.ndarray, size: int) -> tuple[np.ndar
     return owner, start, np.minimum(lengths[owner] - start, size)
 
 
-def pack_epoch(lengths: np.ndarray, copies: np.ndarray, max_length: int, budget: int, generator: np.random.Generator) -> Plan:
+def pack_epoch(
+    lengths: np.ndarray, copies: np.ndarray, max_length: int, budget: int, generator: np.random.Generator
+) -> Plan:
     """Batches of at most `budget` tokens, special ones included, from documents of these lengths [D].
 
-    No piece is longer than `max_length` with its special tokens. All batches but the last are full up to a rest of fewer
-    than 2 x LEAST + SPECIALS tokens.
+    No piece is longer than `max_length` with its special tokens. All batches but the last are full but for fewer than
+    2 x LEAST + SPECIALS tokens.
     """
     owner, start, length = windows(lengths.astype(np.int64), copies, max_length - SPECIALS)
     order = generator.permutation(len(owner))
     owner, start, length = owner[order], start[order], length[order]
     ends = np.cumsum(length + SPECIALS)
     total = int(ends[-1]) if len(ends) else 0
-    cut, at, part = [], [], []  # pieces that are cut, the text before the cut, how often that piece has been cut by then
+    cut, at, part = (
+        [],
+        [],
+        [],
+    )  # pieces that are cut, the text before the cut, how often that piece has been cut by then
     opening, opening_part = [0], [0]  # piece that opens each batch, and which part of it
     base = 0  # where this batch begins on the scale of `ends`
     while base + budget < total:

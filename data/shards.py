@@ -40,7 +40,9 @@ class Shards:
 
     def source_tokens(self) -> np.ndarray:
         """Tokens of each source [S]."""
-        return np.bincount(self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)).astype(int)
+        return np.bincount(
+            self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)
+        ).astype(int)
 
 
 def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> dict[str, Any]:
@@ -51,7 +53,9 @@ def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> d
     """
     corpus, out = Path(corpus), Path(out)
     report = read_json(corpus / "report.json")
-    digest = digest_of({"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer.identity, "format": 1})
+    digest = digest_of(
+        {"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer.identity, "format": 1}
+    )
     if (out / "index.json").exists() and read_json(out / "index.json")["digest"] == digest:
         print(f"shards: reused {out}")
         return read_json(out / "index.json")
@@ -59,7 +63,10 @@ def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> d
     names = [name for name, entry in report["sources"].items() if entry["kept"]]
     rows, start, empty = [], 0, 0
     expected = sum(report["sources"][name]["kept"] for name in names)
-    with open_whole(out / "tokens.bin") as file, tqdm(total=expected, desc="shards", unit=" documents", disable=None) as bar:
+    with (
+        open_whole(out / "tokens.bin") as file,
+        tqdm(total=expected, desc="shards", unit=" documents", disable=None) as bar,
+    ):
         for number, name in enumerate(names):
             documents = iter(read_documents(corpus, name))
             while group := list(islice(documents, ENCODE_AT_ONCE)):
@@ -101,5 +108,9 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
             f"{folder}: made with tokenizer {index['tokenizer']}, not with {tokenizer.identity}. "
             "Run prepare.py with this tokenizer, or point to its own shards."
         )
-    tokens = np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r") if index["tokens"] else np.zeros(0, index["dtype"])
+    tokens = (
+        np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r")
+        if index["tokens"]
+        else np.zeros(0, index["dtype"])
+    )
     return Shards(folder, tokens, np.load(folder / "documents.npy", allow_pickle=False), index)

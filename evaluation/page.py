@@ -307,7 +307,8 @@ def _errors(cell: "Cell", kind: str) -> str:
     return (
         f"<details><summary>{escape(cell.model)}: {len(drawn)} of {len(wrong)} errors (seed {run.seed})</summary>"
         f'<div class="wide"><table class="errors"><thead><tr><th>id</th><th class=text>example</th>'
-        f"<th class=text>gold</th><th class=text>predicted</th></tr></thead><tbody>{body}</tbody></table></div></details>"
+        f"<th class=text>gold</th><th class=text>predicted</th></tr></thead>"
+        f"<tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -193,8 +193,8 @@ def _find_missing(report: Report) -> None:
             cell.missing = [seed for seed in expected if seed not in {run.seed for run in cell.runs}]
             if cell.missing:
                 report.problems.append(
-                    f"{cell.model} on {task}: seeds {', '.join(map(str, cell.missing))} of {len(expected)} are missing; "
-                    "its mean is over the others, marked †, and takes no part in best, tied and average"
+                    f"{cell.model} on {task}: seeds {', '.join(map(str, cell.missing))} of {len(expected)} "
+                    "are missing; its mean is over the others, marked †, and takes no part in best, tied and average"
                 )
             bad = [run.seed for run in cell.runs if run.degenerate]
             if bad:
@@ -202,7 +202,8 @@ def _find_missing(report: Report) -> None:
                 without = f"the mean without is {100 * float(np.mean(good)):.1f}" if good else "no run is left without"
                 report.problems.append(
                     f"{cell.model} on {task}: seeds {', '.join(map(str, bad))} stayed within "
-                    f"{100 * DEGENERATE_MARGIN:.0f} point of a constant answer on dev (degenerate, kept in the mean, marked ‡); {without}"
+                    f"{100 * DEGENERATE_MARGIN:.0f} point of a constant answer on dev (degenerate, kept "
+                    f"in the mean, marked ‡); {without}"
                 )
 
 

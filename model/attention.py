@@ -3,7 +3,7 @@
     attend(q, k, v, layout, window)    q, k, v: [T, heads, head size] -> [T, heads, head size]
 
 Three routes compute the same thing (tests/model/test_attention.py):
-  varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch as it is
+  varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch as is
   padded  documents of like length together in rectangles, padding masked, through scaled_dot_product_attention
   packed  documents side by side in rows, a block mask between them, through scaled_dot_product_attention
 Elsewhere than on CUDA "padded" is the quicker: on 2 CPU cores, 16 heads x 64, documents of 20-512 tokens, it takes
@@ -41,10 +41,8 @@ def choose_route(q: torch.Tensor) -> str:
     """The route for tensors like `q`: varlen where its kernel exists, padded elsewhere."""
     if _forced:
         return _forced
-    if q.is_cuda and varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16):
-        if torch.cuda.get_device_capability(q.device)[0] >= 8:
-            return "varlen"
-    return "padded"
+    has_kernel = q.is_cuda and varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16)
+    return "varlen" if has_kernel and torch.cuda.get_device_capability(q.device)[0] >= 8 else "padded"
 
 
 class _Take(torch.autograd.Function):
@@ -68,7 +66,9 @@ class _PutBack(torch.autograd.Function):
     """The way back of `_Take`: tokens out of cells. Cells that no token reads get a zero gradient."""
 
     @staticmethod
-    def forward(ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(index, filled)
         return cells.index_select(0, back)
 
@@ -79,7 +79,10 @@ class _PutBack(torch.autograd.Function):
 
 
 def _mask(layout: Layout, query: Rows, key: Rows, window: int, name: tuple) -> torch.Tensor | None:
-    """[R, 1, Cq or 1, Ck] true where a query may look; None where every cell may. Made once a batch, shared by all layers."""
+    """[R, 1, Cq or 1, Ck] true where a query may look; None where every cell may.
+
+    Made once a batch and shared by all layers.
+    """
     name = (*name, window)
     if name not in layout.masks:
         alone = bool(((key.document == key.document[:, :1]) | (key.document < 0)).all())  # one document a row
@@ -108,11 +111,17 @@ def attend(
     if queries is not layout and window >= 0:
         raise ValueError("queries on some tokens only cannot be combined with a window")
     if route == "varlen":
-        return varlen_attn(q, k, v, queries.starts, layout.starts, queries.longest, layout.longest, window_size=(window, window))
+        return varlen_attn(
+            q, k, v, queries.starts, layout.starts, queries.longest, layout.longest, window_size=(window, window)
+        )
     if queries is not layout:
         return _attend_some(q, k, v, layout, queries)
     rectangles, back = layout.rows(route)
-    index = torch.cat([rows.index.flatten() for rows in rectangles]) if len(rectangles) > 1 else rectangles[0].index.flatten()
+    index = (
+        torch.cat([rows.index.flatten() for rows in rectangles])
+        if len(rectangles) > 1
+        else rectangles[0].index.flatten()
+    )
     qkv = _Take.apply(torch.stack((q, k, v), dim=1), index, back)  # [cells, 3, heads, d]
     outputs, first = [], 0
     for number, rows in enumerate(rectangles):

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
-from model.attention import attend
 from data.layout import Layout
+from model.attention import attend
 
 
 @dataclass
@@ -172,7 +172,12 @@ class Encoder(nn.Module):
         scale_outputs(self, config)
 
     def forward(
-        self, ids: Tensor, layout: Layout, types: Tensor | None = None, kept: Tensor | None = None, states: list | None = None
+        self,
+        ids: Tensor,
+        layout: Layout,
+        types: Tensor | None = None,
+        kept: Tensor | None = None,
+        states: list | None = None,
     ) -> Tensor:
         """Hidden states of the last layer.
 
@@ -182,7 +187,9 @@ class Encoder(nn.Module):
         """
         config = self.config
         if layout.longest > config.max_length:
-            raise UserError(f"a text of {layout.longest} tokens, but the encoder's max_length is {config.max_length}: cut it.")
+            raise UserError(
+                f"a text of {layout.longest} tokens, but the encoder's max_length is {config.max_length}: cut it."
+            )
         x = self.words(ids)
         tables: dict[bool, tuple[Tensor, Tensor] | None] = {False: None, True: None}
         if config.architecture == "bert":

@@ -80,6 +80,7 @@ def _expand(config: EncoderConfig, family: str) -> dict[str, str | tuple[str, ..
     for ours, theirs in _table(family).items():
         for n in range(config.layers) if "{n}" in ours else [None]:
             for kind in [""] if ours.endswith((".weight", "head.bias")) else [".weight", ".bias"]:
+
                 def full(name: str, n: int | None = n, kind: str = kind) -> str:
                     return (name if n is None else name.replace("{n}", str(n))) + kind
 
@@ -87,7 +88,9 @@ def _expand(config: EncoderConfig, family: str) -> dict[str, str | tuple[str, ..
     return pairs
 
 
-def from_transformers(theirs: dict[str, Tensor], config: EncoderConfig, family: str, wanted: set[str]) -> dict[str, Tensor]:
+def from_transformers(
+    theirs: dict[str, Tensor], config: EncoderConfig, family: str, wanted: set[str]
+) -> dict[str, Tensor]:
     """Our state dict with the names `wanted` out of a transformers one; UserError names what is missing or left over."""
     ours, used, missing = {}, set(), []
     for name, source in _expand(config, family).items():

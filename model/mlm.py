@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.encoder import Encoder, EncoderConfig, initialise
 from data.layout import Layout
+from model.encoder import Encoder, EncoderConfig, initialise
 
 CHUNK = 1024  # positions whose logits are held at once: 1,024 x 64,000 fp32 = 262 MB
 

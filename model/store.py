@@ -68,7 +68,9 @@ def verify_checkpoint(folder: str | Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder.")
     if not (folder / SUMS).exists():
-        raise UserError(f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote.")
+        raise UserError(
+            f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote."
+        )
     for name, expected in read_json(folder / SUMS).items():
         if not (folder / name).exists():
             raise UserError(f"{folder / name}: missing. Restore it or take another checkpoint.")
@@ -88,7 +90,7 @@ def read_config(folder: str | Path) -> tuple[EncoderConfig, dict[str, Any]]:
     """Encoder settings and the whole config.json of a checkpoint."""
     values = read_json(Path(folder) / CONFIG)
     if not isinstance(values, dict) or "encoder" not in values:
-        raise UserError(f"{Path(folder) / CONFIG}: not a checkpoint of this project (no \"encoder\" in it).")
+        raise UserError(f'{Path(folder) / CONFIG}: not a checkpoint of this project (no "encoder" in it).')
     return EncoderConfig.from_dict(values["encoder"]), values
 
 

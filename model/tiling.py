@@ -29,9 +29,13 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
     """Fill `model` from the checkpoint of a model of the same shape or a smaller one of the same architecture."""
     small, own = load_masked_lm(checkpoint)
     if own.identity != tokenizer.identity:
-        raise UserError(f"start_from={checkpoint}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Use one tokenizer.")
+        raise UserError(
+            f"start_from={checkpoint}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Use one tokenizer."
+        )
     if small.encoder.config.architecture != model.encoder.config.architecture:
-        raise UserError(f"start_from={checkpoint}: is a {small.encoder.config.architecture} model, this run trains {model.encoder.config.architecture}.")
+        raise UserError(
+            f"start_from={checkpoint}: is a {small.encoder.config.architecture} model, this run trains {model.encoder.config.architecture}."
+        )
     source, target = small.state_dict(), model.state_dict()
     ours, theirs = model.encoder.config.layers, small.encoder.config.layers
     for name, value in target.items():
@@ -41,5 +45,7 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
             words[2] = str(layer)
         if ".".join(words) not in source:  # modern: the first block has no attention norm, later copies of it keep ones
             continue
-        stacked = STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
+        stacked = (
+            STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
+        )
         value.copy_(tile(source[".".join(words)], value.shape, stacked))

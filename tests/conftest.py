@@ -23,7 +23,9 @@ def az_data() -> Path:
 def run_script(*words: object, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
     """Run one of the scripts (or -m module) as a user would; never raises on its exit code."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=env)
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=env
+    )
 
 
 TINY = ["tokenizer.vocab_size=1500", "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.intermediate_size=48",

@@ -63,7 +63,9 @@ def read_heldout(path: str | Path, tokenizer: Tokenizer, max_length: int, max_to
     documents: dict[str, list[str]] = {}
     for line, record in read_jsonl(path):
         if not isinstance(record.get("text"), str):
-            raise UserError(f"{path}, line {line}: no \"text\". Each line must be an object with a \"text\" (and a \"source\").")
+            raise UserError(
+                f'{path}, line {line}: no "text". Each line must be an object with a "text" (and a "source").'
+            )
         documents.setdefault(str(record.get("source", Path(path).name.split(".")[0])), []).append(record["text"])
     if not documents:
         raise UserError(f"{path}: holds no documents. Give a file with at least one line.")
@@ -121,7 +123,9 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
         filled += len(window.ids)
     totals = torch.zeros(len(heldout.sources), 4, dtype=torch.float64)  # loss, right, masked, characters
     mine = [batch for batch in batches[ranks.rank :: ranks.world] if batch]
-    for batch in tqdm(mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True):
+    for batch in tqdm(
+        mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True
+    ):
         lengths = [len(window.ids) for window in batch]
         starts = np.cumsum([0, *lengths[:-1]])
         ids = torch.from_numpy(np.concatenate([window.ids for window in batch])).to(ranks.device)
@@ -164,7 +168,9 @@ def table(report: dict[str, Any]) -> str:
     """The report for a terminal."""
     lines = [f"{'source':<26}{'masked':>9}{'loss':>9}{'accuracy':>10}{'bits/char':>11}"]
     for name, entry in [*report["sources"].items(), ("all", report)]:
-        cells = [f"{entry[key]:.4f}" if entry[key] is not None else "-" for key in ("loss", "accuracy", "bits_per_character")]
+        cells = [
+            f"{entry[key]:.4f}" if entry[key] is not None else "-" for key in ("loss", "accuracy", "bits_per_character")
+        ]
         lines.append(f"{name:<26}{entry['masked']:>9,}{cells[0]:>9}{cells[1]:>10}{cells[2]:>11}")
     return "\n".join(lines)
 
@@ -173,7 +179,7 @@ def main() -> None:
     """Command line: evaluate a checkpoint on a file and print the table, or JSON with --json."""
     parser = argparse.ArgumentParser(prog="python -m training.heldout", description=__doc__.split("\n")[0])
     parser.add_argument("checkpoint", help="checkpoint or run folder")
-    parser.add_argument("file", help="held-out text: .jsonl or .jsonl.gz with \"text\" and, if known, \"source\"")
+    parser.add_argument("file", help='held-out text: .jsonl or .jsonl.gz with "text" and, if known, "source"')
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--precision", default="fp32", help="fp32 (exact, the default), bf16 or auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
@@ -182,7 +188,9 @@ def main() -> None:
         ranks = start(options.device)
         model, tokenizer = load_masked_lm(options.checkpoint)
         heldout = read_heldout(options.file, tokenizer, model.encoder.config.max_length)
-        report = evaluate(model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True)
+        report = evaluate(
+            model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

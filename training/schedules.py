@@ -19,7 +19,11 @@ def learning_rate_factor(schedule: dict[str, Any], progress: float) -> float:
         return 1.0
     if kind == "wsd":
         begin = 1.0 - schedule["decay"]
-        return 1.0 if progress <= begin else floor + (1 - floor) * (1 - math.sqrt(min(1.0, (progress - begin) / schedule["decay"])))
+        return (
+            1.0
+            if progress <= begin
+            else floor + (1 - floor) * (1 - math.sqrt(min(1.0, (progress - begin) / schedule["decay"])))
+        )
     rest = min(1.0, (progress - warmup) / max(1e-9, 1.0 - warmup))
     if kind == "linear":
         return 1.0 - (1.0 - floor) * rest
@@ -33,7 +37,9 @@ def mask_rate(masking: dict[str, Any], progress: float) -> float:
     return masking["rate_start"] + (masking["rate_end"] - masking["rate_start"]) * min(1.0, progress)
 
 
-def micro_batches(batch_tokens: int, micro_batch_tokens: int, warmup: dict[str, Any], progress: float, world: int) -> int:
+def micro_batches(
+    batch_tokens: int, micro_batch_tokens: int, warmup: dict[str, Any], progress: float, world: int
+) -> int:
     """Micro-batches of this step over all ranks: a whole number for each rank, growing linearly over the warm-up.
 
     `warmup` holds start_tokens (batch at the beginning) and share (of the budget until the full batch; 0 switches it off).

@@ -17,7 +17,17 @@ from common.files import json_line, read_json, write_bytes, write_json, write_te
 from common.launch import git_state
 
 # Settings that may change between the parts of one run: they decide nothing about its result.
-NEUTRAL = ("run_dir", "tracker", "resume", "device", "log_every", "checkpoint_every", "keep_checkpoints", "threads", "hydra")
+NEUTRAL = (
+    "run_dir",
+    "tracker",
+    "resume",
+    "device",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "threads",
+    "hydra",
+)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

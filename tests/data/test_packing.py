@@ -14,7 +14,11 @@ documents = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
 def tokens_of(plan, batch=slice(None)):
     """Every (document, offset) that the plan reads, in order."""
-    return [(d, s + i) for d, s, n in zip(plan.document[batch], plan.start[batch], plan.length[batch], strict=True) for i in range(n)]
+    return [
+        (d, s + i)
+        for d, s, n in zip(plan.document[batch], plan.start[batch], plan.length[batch], strict=True)
+        for i in range(n)
+    ]
 
 
 @settings(max_examples=150, deadline=None)

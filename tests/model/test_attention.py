@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.layout import Layout
 from model.attention import attend, force_route
 from model.encoder import Encoder, EncoderConfig
-from data.layout import Layout
 from model.mlm import linear_cross_entropy
 
 ROUTES = ["padded", "packed"]
@@ -39,7 +39,9 @@ def test_routes_equal_definition(route, lengths, window, seed):
         out = attend(*inputs, Layout.of(lengths), window)
     expected = one_by_one(*inputs, lengths, window)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    for ours, other in zip(torch.autograd.grad(out, inputs, above), torch.autograd.grad(expected, inputs, above), strict=True):
+    for ours, other in zip(
+        torch.autograd.grad(out, inputs, above), torch.autograd.grad(expected, inputs, above), strict=True
+    ):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
 
 
@@ -55,7 +57,9 @@ def test_queries_on_some_tokens(lengths, share, seed):
     full = attend(q, k, v, layout)[kept]
     torch.testing.assert_close(some, full, atol=1e-5, rtol=1e-5)
     above = torch.randn(some.shape, generator=generator)
-    for ours, other in zip(torch.autograd.grad(some, (q, k, v), above), torch.autograd.grad(full, (q, k, v), above), strict=True):
+    for ours, other in zip(
+        torch.autograd.grad(some, (q, k, v), above), torch.autograd.grad(full, (q, k, v), above), strict=True
+    ):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
 
 
@@ -82,12 +86,16 @@ def test_other_documents_cannot_be_seen(route, architecture):
 @given(rows=st.integers(0, 40), chunk=st.sampled_from([1, 7, 64]), seed=st.integers(0, 99))
 def test_chunked_loss_equals_plain(rows, chunk, seed):
     generator = torch.Generator().manual_seed(seed)
-    x, weight, bias = (torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(rows, 6), (50, 6), (50,)])
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(rows, 6), (50, 6), (50,)]
+    )
     targets = torch.randint(0, 50, (rows,), generator=generator)
     plain = torch.nn.functional.cross_entropy(x @ weight.T + bias, targets, reduction="sum")
     chunked = linear_cross_entropy(x, weight, bias, targets, chunk)
     torch.testing.assert_close(chunked, plain, atol=1e-4, rtol=1e-5)
     for ours, other in zip(
-        torch.autograd.grad(3 * chunked, (x, weight, bias)), torch.autograd.grad(3 * plain, (x, weight, bias)), strict=True
+        torch.autograd.grad(3 * chunked, (x, weight, bias)),
+        torch.autograd.grad(3 * plain, (x, weight, bias)),
+        strict=True,
     ):
         torch.testing.assert_close(ours, other, atol=1e-4, rtol=1e-5)

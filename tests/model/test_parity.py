@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.layout import Layout
 from model.encoder import EncoderConfig
 from model.huggingface import config_to_transformers, from_transformers, to_transformers
-from data.layout import Layout
 from model.mlm import MaskedLM
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
@@ -22,8 +22,11 @@ FAMILIES = {
 
 
 def peer_of(family: str):
-    values = config_to_transformers(FAMILIES[family], family, {"pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": 3,
-                                                               "cls_token_id": 2, "sep_token_id": 3})
+    values = config_to_transformers(
+        FAMILIES[family],
+        family,
+        {"pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    )
     config = transformers.AutoConfig.for_model(**values)
     config._attn_implementation = "eager"
     torch.manual_seed(0)
@@ -72,7 +75,9 @@ def test_equals_transformers(family, lengths):
     for ours, other in zip(states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(ours, other[real], atol=1e-5, rtol=1e-5)
     everywhere = torch.arange(len(ids))
-    torch.testing.assert_close(model.logits(ids, Layout.of(lengths), everywhere), theirs.logits[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        model.logits(ids, Layout.of(lengths), everywhere), theirs.logits[real], atol=1e-5, rtol=1e-5
+    )
 
     loss = model(ids, Layout.of(lengths), positions, targets) / len(positions)
     torch.testing.assert_close(loss, theirs.loss, atol=1e-5, rtol=1e-5)
@@ -81,7 +86,9 @@ def test_equals_transformers(family, lengths):
     gradients = {name: p.grad for name, p in peer.named_parameters(remove_duplicate=False) if p.grad is not None}
     translated = from_transformers(gradients, FAMILIES[family], family, set(model.state_dict()))
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, translated[name], atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter.grad, translated[name], atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,7 +23,9 @@ def with_two(*words: str) -> None:
 
 
 def losses(run: Path) -> list[float]:
-    return [line["loss"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
+    return [
+        line["loss"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line
+    ]
 
 
 @pytest.fixture(scope="module")

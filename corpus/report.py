@@ -1,0 +1,35 @@
+"""The report of a built corpus as a table for the terminal."""
+
+from typing import Any
+
+COLUMNS = ("source", "in", "kept", "held out", "removed", "rejected", "kept %", "words", "characters", "weight")
+
+
+def table(report: dict[str, Any]) -> str:
+    """The table per source, then one line for each kind of count that is not empty."""
+    rows = [COLUMNS]
+    for name, entry in [*report["sources"].items(), ("total", report["total"])]:
+        share = (entry["kept"] + entry["heldout"]) / max(entry["in"], 1)
+        rows.append((
+            name, f"{entry['in']:,}", f"{entry['kept']:,}", f"{entry['heldout']:,}",
+            f"{sum(entry['removed'].values()):,}", f"{sum(entry['rejected'].values()):,}", f"{100 * share:.1f}",
+            f"{entry['words']:,}", f"{entry['characters']:,}", f"{entry['weight']:g}" if "weight" in entry else "",
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * max(map(len, lines))
+    lines[1:1] = [rule]
+    lines[-1:-1] = [rule]
+    total = report["total"]
+    titles = (("removed", "removed"), ("rejected", "rejected"), ("rules", "characters mended"),
+              ("personal_data", "personal data hidden"), ("scripts", "scripts (documents)"))  # fmt: skip
+    for key, title in titles:
+        if total[key]:
+            lines.append(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in total[key].items()))
+    if report["ignored_files"]:
+        shown = ", ".join(report["ignored_files"][:5]) + (", ..." if len(report["ignored_files"]) > 5 else "")
+        lines.append(f"not read (other formats): {shown}")
+    return "\n".join(lines)
