@@ -159,8 +159,7 @@ def _inputs(sources: list[Source]) -> list[Any]:
     for source in sources:
         try:
             files = [
-                [label, path.stat().st_size, sha256_file(path)]
-                for path, label in zip(source.files, source.labels, strict=True)
+                [label, path.stat().st_size, sha256_file(path)] for path, label in zip(source.files, source.labels, strict=True)
             ]
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror}). Check its permissions.") from None

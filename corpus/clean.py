@@ -19,7 +19,7 @@ _INLINE_TAG = re.compile(
     r"</?(?:b|i|u|em|strong|span|font|center|sup|sub|small|big|a|td|th|tbody|nowiki|ref|img)(?:\s[^<>]{0,300})?/?>",
     re.IGNORECASE,
 )
-_SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_SCRIPT = re.compile(r"<(script|style)\b[^<>]{0,300}>.{0,20000}?</\1\s*>|<!--.{0,20000}?-->", re.IGNORECASE | re.DOTALL)
 
 _IS_WIKI = re.compile(r"\[\[:?[^\W\d_][^\[\]\n]{0,200}\]\]|\{\| ?class=|\b(?:thumb|miniatür|mini)\|")
 _FILE = re.compile(

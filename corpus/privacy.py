@@ -8,9 +8,7 @@ import re
 
 _EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _IBAN = re.compile(r"\bAZ\d{2} ?[A-Z]{4}(?: ?[A-Z0-9]{4}){5}\b")
-_CARD = re.compile(
-    r"(?<![\d.,-])[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])|(?<!\d)3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?!\d)"
-)
+_CARD = re.compile(r"(?<![\d.,-])[2-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{1,7}(?![\d-])|(?<!\d)3[47]\d{2}[ -]?\d{6}[ -]?\d{5}(?!\d)")
 # International form of any Azerbaijani number, and the national form of the mobile prefixes and of Baku (012).
 _GAP, _PREFIX = r"[ .-]?", "0(?:10|12|50|51|55|60|70|77|99)"
 _PHONE = re.compile(
@@ -19,9 +17,7 @@ _PHONE = re.compile(
     rf"|(?<![\d.,/-])(?:\({_PREFIX}\)|{_PREFIX}){_GAP}\d{{3}}{_GAP}\d{{2}}{_GAP}\d{{2}}(?![\d.,/-]?\d)"
 )
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IP = re.compile(
-    rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d|-)|\b(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}\b"
-)
+_IP = re.compile(rf"(?<![\d.]){_OCTET}(?:\.{_OCTET}){{3}}(?!\.?\d|-)|\b(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}\b")
 _IP_WORD = re.compile(r"\bIP(?:v[46])?\b[^\d\n]{0,30}$", re.IGNORECASE)
 
 

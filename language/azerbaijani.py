@@ -34,6 +34,10 @@ LOOKALIKES = {
 _CYRILLIC_LETTER = re.compile(r"[\u0400-\u052f]")
 _LATIN_LETTER = re.compile(r"[A-Za-z\u00c0-\u024f\u0259\u1e00-\u1eff]")
 _WORD = re.compile(r"[^\W\d_]+")
+# A whole word with a Cyrillic letter in it; the look-behind keeps a very long word from being tried at every letter.
+_CYRILLIC_WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]*[\u0400-\u052f][^\W\d_]*")
+_LONE_SCHWA = re.compile(r"(?<![^\W\d_])[әӘ](?![^\W\d_])")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _KEY_WORD = re.compile(r"[^\W_]+")
 
 # Text of these characters alone, without doubled spaces or spaces at line ends, needs no rule: one scan and done.
@@ -80,24 +84,26 @@ def mend_lookalikes(text: str) -> tuple[str, int]:
     if not _CYRILLIC_LETTER.search(text):
         return text, 0
     changed = 0
-    # Letters of words in Cyrillic alone, a lone ә not among them: mending leaves both sides as they are.
-    words = [word for word in _WORD.findall(text) if word not in ("ә", "Ә")]
-    cyrillic = sum(len(word) for word in words if not _LATIN_LETTER.search(word) and _CYRILLIC_LETTER.search(word))
-    mostly_latin = sum(map(len, words)) > 10 * cyrillic
+    mostly_latin = False
+    if _LONE_SCHWA.search(text):
+        # Letters of words in Cyrillic alone, a lone ә not among them: mending leaves both sides as they are.
+        words = [word for word in _WORD.findall(text) if word not in ("ә", "Ә")]
+        cyrillic = sum(len(word) for word in words if not _LATIN_LETTER.search(word) and _CYRILLIC_LETTER.search(word))
+        mostly_latin = sum(map(len, words)) > 10 * cyrillic
 
     def mend(match: re.Match) -> str:
         nonlocal changed
         word = match.group()
         strangers = _CYRILLIC_LETTER.findall(word)
         mixed = len(strangers) < len(word) and _LATIN_LETTER.search(word)
-        if not strangers or not (mixed or (mostly_latin and word in ("ә", "Ә"))):
+        if not (mixed or (mostly_latin and word in ("ә", "Ә"))):
             return word
         if any(letter not in LOOKALIKES for letter in strangers):
             return word
         changed += len(strangers)
         return "".join(LOOKALIKES.get(letter, letter) for letter in word)
 
-    return _WORD.sub(mend, text), changed
+    return _CYRILLIC_WORD.sub(mend, text), changed
 
 
 def to_latin(text: str) -> str:
@@ -119,7 +125,7 @@ def to_latin(text: str) -> str:
                 letters.append(latin)
         return "".join(letters)
 
-    return _WORD.sub(convert, text)
+    return _CYRILLIC_WORD.sub(convert, text)
 
 
 def fold_key(text: str) -> str:
@@ -137,9 +143,13 @@ def fold_key(text: str) -> str:
         text = text.replace("ə", "e").replace("ı", "i").replace("ş", "s").replace("ü", "u").replace("ö", "o")
         text = text.replace("ç", "c").replace("ğ", "g").replace("ä", "e").replace("ǝ", "e")
         if not text.isascii():  # â, é, İ typed as I + dot: drop whatever marks are left
-            apart = unicodedata.normalize("NFKD", text).lower()
-            text = "".join(c for c in apart if not unicodedata.combining(c) and c not in _UNSEEN)
+            text = _BEYOND_ASCII.sub(_without_marks, text)
     return " ".join(_KEY_WORD.findall(text))
+
+
+def _without_marks(match: re.Match) -> str:
+    apart = unicodedata.normalize("NFKD", match.group()).lower()
+    return "".join(letter for letter in apart if not unicodedata.combining(letter) and letter not in _UNSEEN)
 
 
 STOP_KEYS = frozenset(fold_key(word) for word in STOP_WORDS)

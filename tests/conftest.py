@@ -30,7 +30,7 @@ def run_script(*words: object, timeout: float = 300, **environment: str) -> subp
 
 TINY = ["tokenizer.vocab_size=1500", "model.hidden_size=32", "model.layers=2", "model.heads=2", "model.intermediate_size=48",
         "batch_tokens=1024", "micro_batch_tokens=512", "phases=[{max_length: 64, until: 1.0}]", "device=cpu", "precision=fp32",
-        "threads=1", "log_every=1", "evaluation.every=null", "evaluation.max_tokens=2000", "budget.minutes=null"]  # fmt: skip
+        "threads=1", "log_every=1", "evaluation.every=null", "evaluation.max_tokens=2000", "budget.steps=20"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language.azerbaijani import (
-    ALPHABET, ALPHABET_UPPER, CYRILLIC, STOP_WORDS, fold_key, lower, mend_lookalikes, normalise, to_latin, upper,
-)  # fmt: skip
+    ALPHABET,
+    ALPHABET_UPPER,
+    CYRILLIC,
+    STOP_WORDS,
+    fold_key,
+    lower,
+    mend_lookalikes,
+    normalise,
+    to_latin,
+    upper,
+)
 
 WORDS = st.text(alphabet=ALPHABET, min_size=1)
 DIRTY = st.text(
@@ -39,8 +48,8 @@ def test_casing_goes_there_and_back(word):
 
 
 @given(DIRTY)
-def test_lower_is_settled_after_one_turn(text):
-    assert lower(lower(text)) == lower(text) or "I" in lower(text)
+def test_lower_leaves_no_capital_i_of_either_kind(text):
+    assert not set("Iİ") & set(lower(text))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ TEXT = "Şəki qədim şəhərdir: içində Xan sarayı, ətrafında meşə, ça
     [
         upper(TEXT),
         TEXT.upper(),  # typed on a keyboard without İ
-        TEXT.translate(str.maketrans("əğıöşüçŞÜ", "egioscuSU".replace("scu", "suc"))),
+        TEXT.translate(str.maketrans("əğıöşüçŞÜ", "egiosucSU")),
         TEXT.replace("ə", "ä"),
         TEXT.replace("ə", "e"),
         TEXT.replace("ə", "ә").replace("o", "о").replace("x", "х").replace("a", "а"),

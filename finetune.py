@@ -1,0 +1,243 @@
+"""Fine-tune one checkpoint on one task, over seeds, and write its predictions.
+
+    python finetune.py                                       the demo's encoder on the demo's topics
+    python finetune.py checkpoint=FOLDER task=ner seeds=[0,1,2]
+    python finetune.py checkpoint=FOLDER task.kind=pair task.train=a.jsonl task.dev=b.jsonl task.test=c.jsonl
+    python finetune.py checkpoint=FOLDER task=topic scratch=true      the same shape without pre-training
+
+Kinds: classification, pair, choice, tagging, qa. Every seed leaves <out>/<model>/<task>/seed-<n>/ with config.yaml,
+metrics.jsonl, summary.json, predictions of dev and test, and the checkpoint of the best epoch on dev. A seed that is
+finished with the same config, data and checkpoint is not run again. The loop is flat: read it from `run_seed` down.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import write_jsonl
+from common.launch import launch
+from data.features import collate, steps_of_epoch
+from data.loader import DROPOUT, ahead
+from data.packing import stream
+from evaluation.metrics import score_predictions
+from model.decoding import predictions, score_rows, with_gold
+from model.encoder import count_parameters
+from model.heads import POOLED, TASK
+from model.store import write_checkpoint
+from training.distributed import start as start_device
+from training.finetuning import (
+    READ,
+    Data,
+    Start,
+    build_model,
+    finished,
+    parameter_groups,
+    prepare_data,
+    read_start,
+    refuse_unread,
+    run_digest,
+    settings_for,
+)
+from training.precision import choose_dtype
+from training.schedules import learning_rate_factor
+from training.tracking import Tracker, peak_memory, power_watts
+
+CHECK_EVERY = 50  # steps between looks at the loss: one wait for the device each
+
+
+def finetune(config: DictConfig) -> int:
+    """All seeds of one model on one task; returns the exit code."""
+    refuse_unread(READ, "finetune.py")
+    chosen = config.task.kind or config.task.train or config.task.documents
+    settings = settings_for(config, None if chosen else "topic")
+    device = prepare_machine(settings)
+    seeds = check_seeds(settings["seeds"])
+    start = read_start(settings["checkpoint"], settings["model_name"], settings["scratch"])
+    data = prepare_data(settings, start, {})
+    for note in data.notes:
+        print(f"{data.task.name}: {note}")
+    scores = []
+    for seed in seeds:
+        summary = run_seed(settings, start, data, seed, device, Path(settings["out"]), show=True)
+        scores.append(summary["test_score"])
+        print(describe(summary))
+    if len(seeds) > 1:
+        print(f"{start.name} on {data.task.name}: test {data.task.metric} {100 * sum(scores) / len(scores):.1f}, mean of {len(seeds)} seeds")
+    return 0
+
+
+def prepare_machine(settings: dict[str, Any]) -> torch.device:
+    """Threads and device of this process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("fine-tuning runs on one device. Start it without torchrun; spread tasks with python finetune.py -m.")
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    return start_device(settings["device"]).device
+
+
+def check_seeds(seeds: Any) -> list[int]:
+    """The seeds as a list of different whole numbers; UserError otherwise."""
+    seeds = [seeds] if isinstance(seeds, int) else seeds
+    if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={seeds}: expected a list of different whole numbers, e.g. seeds=[0,1,2].")
+    return list(seeds)
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    again = "done already: " if summary.get("reused") else ""
+    return (f"{again}{summary['model']} on {summary['task']}, seed {summary['seed']}: dev {summary['metric']} "
+            f"{100 * summary['dev_score']:.1f} (epoch {summary['best_epoch']} of {summary['epochs']}), test {100 * summary['test_score']:.1f}, "
+            f"{3600 * summary['hours']:.0f} s; {summary['folder']}")  # fmt: skip
+
+
+def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, device: torch.device, out: Path,
+             show: bool = False) -> dict[str, Any]:  # fmt: skip
+    """One run, from the checkpoint to predictions; returns its summary (with "reused" if it was there already).
+
+    The folder appears whole under its name at the end, so a killed run leaves nothing that looks finished.
+    """
+    task, recipe, splits = data.task, settings["recipe"], data.splits
+    folder = out / start.name / task.name / f"seed-{seed}"
+    digest = run_digest(settings, start, data, seed)
+    if (before := finished(folder, digest, settings["save_checkpoint"])) is not None:
+        return {**before, "reused": True, "folder": str(folder)}
+    if (folder / "summary.json").exists():
+        print(f"{folder}: made with other settings, data or weights (or without its checkpoint); it is run again")
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    clock = time.time()
+
+    # ---- model and optimizer ----------------------------------------------------------------------------------------
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    model = build_model(start, task.kind, len(task.labels or []), seed, recipe["reinitialise_layers"]).to(device)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["eps"], fused=True)
+    dtype = choose_dtype(settings["precision"], device)
+    cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
+    schedule = {"kind": "linear", "warmup": recipe["warmup"], "floor": 0.0}
+    name = f"{start.name}/{task.name}/seed-{seed}"
+    kept = {key: settings[key] for key in ("checkpoint", "scratch", "task", "recipe", "device", "precision", "tracker")}
+    tracker = Tracker(beside, {**kept, "name": name, "seed": seed}, True, None)
+    allow_no_answer = task.kind == "qa" and any(not example["answers"] for example in task.train)
+
+    def judge(split: str) -> tuple[list[dict[str, Any]], float, float]:
+        """Records, score by the task's metric and mean loss of a split."""
+        examples = getattr(task, split)
+        scores, loss = score_rows(model, splits[split], 2 * recipe["max_tokens"], dtype, with_loss=True)
+        records = with_gold(predictions(examples, splits[split], scores, task.labels, allow_no_answer), examples, task.kind)
+        return records, score_predictions(records, task.kind, task.labels, task.metric, task.positive, full=False)["score"], loss
+
+    # ---- the loop ---------------------------------------------------------------------------------------------------
+    best: dict[str, Any] = {"rank": (-math.inf, -math.inf), "epoch": 0}
+    step, tokens, waited, total, joules, mark = 0, 0, 0, 0, None, clock
+    bar = tqdm(total=recipe["epochs"], desc=f"{start.name} on {task.name}, seed {seed}", unit="epoch", leave=False,
+               disable=None if show else True)  # fmt: skip
+    for epoch in range(recipe["epochs"]):
+        plan = steps_of_epoch(splits["train"], recipe["batch_size"], recipe["max_tokens"], recipe["bucket"], seed, epoch)
+        total = total or len(plan) * recipe["epochs"]
+        losses: list[torch.Tensor] = []
+        for batches in ahead(plan, lambda micros: [collate(splits["train"], rows, device) for rows in micros]):
+            factor = learning_rate_factor(schedule, (step + 0.5) / total)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            count = sum(batch.count for batch in batches)
+            torch.manual_seed(int(stream(seed, DROPOUT, epoch, step).integers(1 << 62)))
+            loss = torch.zeros((), device=device)
+            for batch in batches:
+                with cast():
+                    part = model.loss(model(batch), batch) / count
+                part.backward()
+                loss += part.detach()
+                tokens += batch.layout.total
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"] or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss)
+            step += 1
+            if len(losses) % CHECK_EVERY == 0 or len(losses) == len(plan):
+                check_finite(losses, step, name)
+
+        # ---- dev decides which epoch is kept, and whether to go on; the test set is not looked at --------------------
+        records, score, dev_loss = judge("dev")
+        if (watts := power_watts()) is not None:
+            joules = (joules or 0.0) + watts * (time.time() - mark)
+        mark = time.time()
+        train_loss = float(torch.stack(losses).mean())
+        tracker.log({"step": step, "epoch": epoch + 1, "loss": train_loss, "dev_loss": dev_loss, "dev_score": score,
+                     "lr_factor": factor, "tokens": tokens, "minutes": (mark - clock) / 60})  # fmt: skip
+        bar.update()
+        bar.set_postfix_str(f"loss {train_loss:.3f}, dev {task.metric} {100 * score:.1f}")
+        if (score, -dev_loss) > best["rank"]:  # small dev sets tie often: the lower loss decides then
+            weights = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+            best = {"rank": (score, -dev_loss), "epoch": epoch + 1, "records": records, "weights": weights}
+            waited = 0
+        elif step / total >= recipe["warmup"]:
+            waited += 1
+        if recipe["patience"] and waited >= recipe["patience"]:
+            break
+    bar.close()
+
+    # ---- the best epoch's predictions -------------------------------------------------------------------------------
+    if not best["epoch"]:
+        raise UserError(f"{name}: no dev loss was finite. Lower recipe.lr or set precision=fp32.")
+    model.load_state_dict(best["weights"])
+    records, test_score, _ = judge("test")
+    for split, rows in (("dev", best["records"]), ("test", records)):
+        write_jsonl(beside / f"predictions-{split}.jsonl", rows)
+    if task.skipped:
+        write_jsonl(beside / "skipped.jsonl", task.skipped)
+    if settings["save_checkpoint"]:
+        details = {
+            "kind": task.kind, "labels": task.labels, "max_length": data.max_length, "task": task.name, "metric": task.metric,
+            "positive": task.positive, "window_overlap_tokens": settings["task"]["window_overlap_tokens"],
+            "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
+        }  # fmt: skip
+        write_checkpoint(beside / "checkpoint", best["weights"], start.config, start.tokenizer, {"name": start.name}, {TASK: details})
+    hours = (time.time() - clock) / 3600
+    price = settings["price_per_hour"]
+    pooled = task.kind in POOLED
+    summary = {
+        "status": "done", "model": start.name, "task": task.name, "kind": task.kind, "seed": seed, "metric": task.metric,
+        "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "test_score": test_score,
+        "best_epoch": best["epoch"], "epochs": epoch + 1, "steps": step, "train_tokens": tokens, "hours": hours,
+        "peak_memory_bytes": peak_memory(device), "trainable_parameters": count_parameters(model, trainable=True),
+        "energy_kwh": "not measured" if joules is None else joules / 3.6e6, "cost": "not measured" if price is None else price * hours,
+        "device": device.type, "precision": str(dtype).removeprefix("torch."), "max_length": data.max_length,
+        "pooler": ("checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new") if pooled else None,
+        "examples": {split: len(getattr(task, split)) for split in splits}, "skipped": len(task.skipped),
+        "rows": {split: len(part.rows) for split, part in splits.items()}, "notes": data.notes,
+        "checkpoint": start.path, "scratch": start.weights is None, "digest": digest,
+    }  # fmt: skip
+    tracker.close(summary)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return {**summary, "folder": str(folder)}
+
+
+def check_finite(losses: list[torch.Tensor], step: int, name: str) -> None:
+    """UserError that names the first of the last steps whose loss is not finite. `step`: how many have been taken."""
+    recent = torch.stack(losses[-CHECK_EVERY:]).tolist()
+    for number, value in enumerate(recent):
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name}: the loss of step {step - len(recent) + number + 1} is {value}. Nothing of this run was kept. "
+                "Lower recipe.lr, lengthen recipe.warmup, or set precision=fp32."
+            )
+
+
+if __name__ == "__main__":
+    launch(finetune, "finetune")
