@@ -83,7 +83,7 @@ class Step:
 def plan_steps(
     settings: dict[str, Any], loader: Loader, state: State, ranks: Ranks, total: dict[str, float], begun: float
 ) -> Iterator[Step]:
-    """Steps from `state` to the end of the budget. Nothing but the counters (and, with a budget in minutes, the clock) decides."""
+    """Steps from `state` to the end of the budget. The counters alone decide (and, with a budget in minutes, the clock)."""
     step, epoch, batch, length, tokens = state.step, state.epoch, state.batch, state.max_length, state.tokens
     while True:
         used = {"steps": step, "tokens": tokens, "minutes": (state.seconds + time.time() - begun) / 60}
@@ -116,15 +116,9 @@ def budget_of(settings: dict[str, Any], tokens_per_epoch: float) -> dict[str, An
     """The one budget that is set, as {"unit": steps|tokens|minutes, "amount"}; epochs are counted in their tokens."""
     given = {unit: amount for unit, amount in settings["budget"].items() if amount is not None}
     if len(given) != 1 or min(given.values()) <= 0:
-        raise UserError(
-            f"budget: set exactly one of steps, tokens, epochs, minutes to more than 0 (now: {given or 'none'})."
-        )
+        raise UserError(f"budget: set exactly one of steps, tokens, epochs, minutes to more than 0 (now: {given or 'none'}).")
     unit, amount = given.popitem()
-    return (
-        {"unit": "tokens", "amount": amount * tokens_per_epoch}
-        if unit == "epochs"
-        else {"unit": unit, "amount": amount}
-    )
+    return {"unit": "tokens", "amount": amount * tokens_per_epoch} if unit == "epochs" else {"unit": unit, "amount": amount}
 
 
 def train(config: DictConfig) -> int:
@@ -154,9 +148,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     shards = open_shards(settings["shards_dir"], tokenizer)
     mixture = settings["mixture"]
     source_tokens = shards.source_tokens()
-    rates = source_rates(
-        source_tokens, np.array(shards.index["weights"]), mixture["temperature"], mixture["max_repeats"]
-    )
+    rates = source_rates(source_tokens, np.array(shards.index["weights"]), mixture["temperature"], mixture["max_repeats"])
     masking_options = {k: v for k, v in settings["masking"].items() if not k.startswith("rate_")}
     loader = Loader(shards, Masking.of(tokenizer, **masking_options), rates, settings["micro_batch_tokens"], settings["seed"],
                     tokenizer.cls_id, tokenizer.sep_id)  # fmt: skip
@@ -184,8 +176,8 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     peak = measured_peak(ranks.device, dtype) * ranks.world
     tracker = Tracker(run, settings, ranks.first, state.step if resumed else None)
     if ranks.first:
-        words = f"{shape.architecture}, {count_parameters(raw):,} parameters, {str(dtype).removeprefix('torch.')}, {ranks.world} rank(s)"
-        print(f"training: {words}; {run}" + (f", going on from step {state.step}" if resumed else ""))
+        size = f"{shape.architecture}, {count_parameters(raw):,} parameters, {str(dtype).removeprefix('torch.')}"
+        print(f"training: {size}, {ranks.world} rank(s); {run}" + (f", going on from step {state.step}" if resumed else ""))
 
     stop: list[int] = []  # signals received
     for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -195,18 +187,14 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
 
     # ---- the loop ---------------------------------------------------------------------------------------------------
     begun, mark, loss_part, flops = time.time(), time.time(), 0.0, 0.0
-    interval: list[
-        tuple[torch.Tensor, Step]
-    ] = []  # [loss, norm, bad] of the steps since the last log line, on the device
+    interval: list[tuple[torch.Tensor, Step]] = []  # [loss, norm, bad] of the steps since the last log line, on the device
     tokens_before = state.tokens
     norms = torch.tensor(state.norms, device=ranks.device)
     base_seconds = state.seconds
 
     def batches_of(step: Step) -> tuple[Step, list[Batch]]:
         mine = step.micros[ranks.rank :: ranks.world]
-        return step, [
-            loader.batch(epoch, number, step.max_length, step.mask_rate).to(ranks.device) for epoch, number in mine
-        ]
+        return step, [loader.batch(epoch, number, step.max_length, step.mask_rate).to(ranks.device) for epoch, number in mine]
 
     def evaluation_line() -> dict[str, Any]:
         weights = average.values if average else {}
@@ -261,9 +249,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         if average:
             average.update(raw, step.after["step"])
         if settings["spike_sigmas"]:
-            norms = torch.cat([norms, torch.where(bad, norms.mean() if len(norms) else norm, norm)[None]])[
-                -SPIKE_WINDOW:
-            ]
+            norms = torch.cat([norms, torch.where(bad, norms.mean() if len(norms) else norm, norm)[None]])[-SPIKE_WINDOW:]
         interval.append((torch.stack([loss, norm, bad.float()]), step))
         for name, value in step.after.items():
             setattr(state, name, value)
@@ -340,9 +326,9 @@ def note_skipped(
                 file.write(json_line(record))
         if state.in_a_row >= settings["max_skipped_in_a_row"]:
             raise UserError(
-                f"{run}: {state.in_a_row} steps in a row had a loss or gradient that is not finite (or spiked); none reached the "
-                "weights. skipped.jsonl names the batches. Lower optimizer.lr, lengthen schedule.warmup, or set precision=fp32; "
-                "then start again with resume=auto."
+                f"{run}: {state.in_a_row} steps in a row had a loss or gradient that is not finite (or spiked); none reached "
+                "the weights. skipped.jsonl names the batches. Lower optimizer.lr, lengthen schedule.warmup, or set "
+                "precision=fp32; then start again with resume=auto."
             )
 
 
@@ -364,9 +350,10 @@ def summary(settings: dict[str, Any], state: State, model: MaskedLM, sources: li
     """summary.json: what the run cost and reached."""
     hours = state.seconds / 3600
     price = settings["price_per_hour"]
+    epochs = {s: n / max(1, t) for s, n, t in zip(sources, state.by_source, source_tokens.tolist(), strict=True)}
     return {
         "status": "done", "name": settings["name"], "seed": settings["seed"], "steps": state.step, "tokens": state.tokens,
-        "masked": state.masked, "epochs": {s: n / max(1, t) for s, n, t in zip(sources, state.by_source, source_tokens.tolist(), strict=True)},
+        "masked": state.masked, "epochs": epochs,
         "parameters": count_parameters(model), "hours": hours, "ranks": ranks.world, "device": ranks.device.type,
         "tokens_per_second": state.tokens / max(state.seconds, 1e-9), "peak_memory_bytes": peak_memory(ranks.device),
         "energy_kwh": "not measured" if state.joules is None else state.joules / 3.6e6,

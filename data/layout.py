@@ -79,9 +79,7 @@ class Layout:
             self.plans[route] = self._plan(groups)
         return self.plans[route]
 
-    def _plan(
-        self, groups: list[tuple[np.ndarray, np.ndarray, np.ndarray, int, int]]
-    ) -> tuple[list[Rows], torch.Tensor]:
+    def _plan(self, groups: list[tuple[np.ndarray, np.ndarray, np.ndarray, int, int]]) -> tuple[list[Rows], torch.Tensor]:
         """Turn (documents, row of each, first column of each, rows, columns) into index rectangles."""
         device = self.starts.device
         starts = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -110,9 +108,7 @@ def _bucketed(lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndar
     for number in np.unique(bucket[lengths > 0]):
         documents = np.flatnonzero((bucket == number) & (lengths > 0))
         columns = int(lengths[documents].max())
-        groups.append(
-            (documents, np.arange(len(documents)), np.zeros(len(documents), np.int64), len(documents), columns)
-        )
+        groups.append((documents, np.arange(len(documents)), np.zeros(len(documents), np.int64), len(documents), columns))
     return groups
 
 

@@ -46,13 +46,9 @@ class Batch:
 class Loader:
     """Batches of `budget` tokens from shards, by (epoch, number)."""
 
-    def __init__(
-        self, shards: Shards, masking: Masking, rates: np.ndarray, budget: int, seed: int, cls_id: int, sep_id: int
-    ):
+    def __init__(self, shards: Shards, masking: Masking, rates: np.ndarray, budget: int, seed: int, cls_id: int, sep_id: int):
         if budget < 4 * (LEAST + SPECIALS):
-            raise UserError(
-                f"micro_batch_tokens={budget}: too few for a batch; take at least {4 * (LEAST + SPECIALS)}."
-            )
+            raise UserError(f"micro_batch_tokens={budget}: too few for a batch; take at least {4 * (LEAST + SPECIALS)}.")
         self.shards, self.masking, self.rates, self.budget, self.seed = shards, masking, rates, budget, seed
         self.cls_id, self.sep_id = cls_id, sep_id
         self._plans: dict[tuple[int, int], Plan] = {}

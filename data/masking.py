@@ -72,17 +72,13 @@ class Masking:
         """Words in the order in which random spans cover them, enough for `rate` of all, then the rest."""
         lengths = np.minimum(generator.geometric(self.span_p, n_words + 1), self.span_longest)
         begins = generator.integers(0, n_words, n_words + 1)
-        covered = (
-            np.repeat(begins, lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        )
+        covered = np.repeat(begins, lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         covered = covered[covered < n_words]
         _, first_seen = np.unique(covered, return_index=True)
         order = covered[np.sort(first_seen)]
         return np.concatenate([order, np.setdiff1d(np.arange(n_words), order)])
 
-    def apply(
-        self, ids: np.ndarray, rate: float, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def apply(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(ids with pieces hidden [T], positions [M] sorted, targets [M]) for a flat batch ids [T]."""
         positions = self.choose(ids, rate, generator)
         targets = ids[positions]

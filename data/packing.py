@@ -41,9 +41,7 @@ def windows(lengths: np.ndarray, copies: np.ndarray, size: int) -> tuple[np.ndar
     return owner, start, np.minimum(lengths[owner] - start, size)
 
 
-def pack_epoch(
-    lengths: np.ndarray, copies: np.ndarray, max_length: int, budget: int, generator: np.random.Generator
-) -> Plan:
+def pack_epoch(lengths: np.ndarray, copies: np.ndarray, max_length: int, budget: int, generator: np.random.Generator) -> Plan:
     """Batches of at most `budget` tokens, special ones included, from documents of these lengths [D].
 
     No piece is longer than `max_length` with its special tokens. All batches but the last are full but for fewer than

@@ -40,9 +40,7 @@ class Shards:
 
     def source_tokens(self) -> np.ndarray:
         """Tokens of each source [S]."""
-        return np.bincount(
-            self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)
-        ).astype(int)
+        return np.bincount(self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)).astype(int)
 
 
 def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> dict[str, Any]:
@@ -53,9 +51,7 @@ def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> d
     """
     corpus, out = Path(corpus), Path(out)
     report = read_json(corpus / "report.json")
-    digest = digest_of(
-        {"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer.identity, "format": 1}
-    )
+    digest = digest_of({"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer.identity, "format": 1})
     if (out / "index.json").exists() and read_json(out / "index.json")["digest"] == digest:
         print(f"shards: reused {out}")
         return read_json(out / "index.json")
@@ -109,8 +105,6 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
             "Run prepare.py with this tokenizer, or point to its own shards."
         )
     tokens = (
-        np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r")
-        if index["tokens"]
-        else np.zeros(0, index["dtype"])
+        np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r") if index["tokens"] else np.zeros(0, index["dtype"])
     )
     return Shards(folder, tokens, np.load(folder / "documents.npy", allow_pickle=False), index)

@@ -66,9 +66,7 @@ class _PutBack(torch.autograd.Function):
     """The way back of `_Take`: tokens out of cells. Cells that no token reads get a zero gradient."""
 
     @staticmethod
-    def forward(
-        ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(index, filled)
         return cells.index_select(0, back)
 
@@ -117,11 +115,7 @@ def attend(
     if queries is not layout:
         return _attend_some(q, k, v, layout, queries)
     rectangles, back = layout.rows(route)
-    index = (
-        torch.cat([rows.index.flatten() for rows in rectangles])
-        if len(rectangles) > 1
-        else rectangles[0].index.flatten()
-    )
+    index = torch.cat([rows.index.flatten() for rows in rectangles]) if len(rectangles) > 1 else rectangles[0].index.flatten()
     qkv = _Take.apply(torch.stack((q, k, v), dim=1), index, back)  # [cells, 3, heads, d]
     outputs, first = [], 0
     for number, rows in enumerate(rectangles):

@@ -187,9 +187,7 @@ class Encoder(nn.Module):
         """
         config = self.config
         if layout.longest > config.max_length:
-            raise UserError(
-                f"a text of {layout.longest} tokens, but the encoder's max_length is {config.max_length}: cut it."
-            )
+            raise UserError(f"a text of {layout.longest} tokens, but the encoder's max_length is {config.max_length}: cut it.")
         x = self.words(ids)
         tables: dict[bool, tuple[Tensor, Tensor] | None] = {False: None, True: None}
         if config.architecture == "bert":

@@ -88,9 +88,7 @@ def _expand(config: EncoderConfig, family: str) -> dict[str, str | tuple[str, ..
     return pairs
 
 
-def from_transformers(
-    theirs: dict[str, Tensor], config: EncoderConfig, family: str, wanted: set[str]
-) -> dict[str, Tensor]:
+def from_transformers(theirs: dict[str, Tensor], config: EncoderConfig, family: str, wanted: set[str]) -> dict[str, Tensor]:
     """Our state dict with the names `wanted` out of a transformers one; UserError names what is missing or left over."""
     ours, used, missing = {}, set(), []
     for name, source in _expand(config, family).items():

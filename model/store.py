@@ -68,9 +68,7 @@ def verify_checkpoint(folder: str | Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder.")
     if not (folder / SUMS).exists():
-        raise UserError(
-            f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote."
-        )
+        raise UserError(f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote.")
     for name, expected in read_json(folder / SUMS).items():
         if not (folder / name).exists():
             raise UserError(f"{folder / name}: missing. Restore it or take another checkpoint.")

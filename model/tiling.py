@@ -20,8 +20,8 @@ def tile(small: Tensor, shape: torch.Size, stacked: int = 1) -> Tensor:
     parts = []
     for part in small.chunk(stacked):
         rows = torch.arange(shape[0] // stacked) % len(part)
-        part = part[rows]
-        parts.append(part[:, torch.arange(shape[1]) % part.shape[1]] if len(shape) > 1 else part)
+        columns = torch.arange(shape[1]) % part.shape[1] if len(shape) > 1 else None
+        parts.append(part[rows] if columns is None else part[rows][:, columns])
     return torch.cat(parts)
 
 
@@ -34,7 +34,8 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
         )
     if small.encoder.config.architecture != model.encoder.config.architecture:
         raise UserError(
-            f"start_from={checkpoint}: is a {small.encoder.config.architecture} model, this run trains {model.encoder.config.architecture}."
+            f"start_from={checkpoint}: is a {small.encoder.config.architecture} model, "
+            f"this run trains {model.encoder.config.architecture}."
         )
     source, target = small.state_dict(), model.state_dict()
     ours, theirs = model.encoder.config.layers, small.encoder.config.layers
@@ -45,7 +46,5 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
             words[2] = str(layer)
         if ".".join(words) not in source:  # modern: the first block has no attention norm, later copies of it keep ones
             continue
-        stacked = (
-            STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
-        )
+        stacked = STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
         value.copy_(tile(source[".".join(words)], value.shape, stacked))

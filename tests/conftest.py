@@ -24,7 +24,7 @@ def run_script(*words: object, timeout: float = 300, **environment: str) -> subp
     """Run one of the scripts (or -m module) as a user would; never raises on its exit code."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
     return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=env
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout, env=env
     )
 
 

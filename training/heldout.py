@@ -63,9 +63,7 @@ def read_heldout(path: str | Path, tokenizer: Tokenizer, max_length: int, max_to
     documents: dict[str, list[str]] = {}
     for line, record in read_jsonl(path):
         if not isinstance(record.get("text"), str):
-            raise UserError(
-                f'{path}, line {line}: no "text". Each line must be an object with a "text" (and a "source").'
-            )
+            raise UserError(f'{path}, line {line}: no "text". Each line must be an object with a "text" (and a "source").')
         documents.setdefault(str(record.get("source", Path(path).name.split(".")[0])), []).append(record["text"])
     if not documents:
         raise UserError(f"{path}: holds no documents. Give a file with at least one line.")
@@ -123,9 +121,7 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
         filled += len(window.ids)
     totals = torch.zeros(len(heldout.sources), 4, dtype=torch.float64)  # loss, right, masked, characters
     mine = [batch for batch in batches[ranks.rank :: ranks.world] if batch]
-    for batch in tqdm(
-        mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True
-    ):
+    for batch in tqdm(mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True):
         lengths = [len(window.ids) for window in batch]
         starts = np.cumsum([0, *lengths[:-1]])
         ids = torch.from_numpy(np.concatenate([window.ids for window in batch])).to(ranks.device)
@@ -168,9 +164,7 @@ def table(report: dict[str, Any]) -> str:
     """The report for a terminal."""
     lines = [f"{'source':<26}{'masked':>9}{'loss':>9}{'accuracy':>10}{'bits/char':>11}"]
     for name, entry in [*report["sources"].items(), ("all", report)]:
-        cells = [
-            f"{entry[key]:.4f}" if entry[key] is not None else "-" for key in ("loss", "accuracy", "bits_per_character")
-        ]
+        cells = [f"{entry[key]:.4f}" if entry[key] is not None else "-" for key in ("loss", "accuracy", "bits_per_character")]
         lines.append(f"{name:<26}{entry['masked']:>9,}{cells[0]:>9}{cells[1]:>10}{cells[2]:>11}")
     return "\n".join(lines)
 
@@ -188,9 +182,7 @@ def main() -> None:
         ranks = start(options.device)
         model, tokenizer = load_masked_lm(options.checkpoint)
         heldout = read_heldout(options.file, tokenizer, model.encoder.config.max_length)
-        report = evaluate(
-            model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True
-        )
+        report = evaluate(model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -37,9 +37,7 @@ def mask_rate(masking: dict[str, Any], progress: float) -> float:
     return masking["rate_start"] + (masking["rate_end"] - masking["rate_start"]) * min(1.0, progress)
 
 
-def micro_batches(
-    batch_tokens: int, micro_batch_tokens: int, warmup: dict[str, Any], progress: float, world: int
-) -> int:
+def micro_batches(batch_tokens: int, micro_batch_tokens: int, warmup: dict[str, Any], progress: float, world: int) -> int:
     """Micro-batches of this step over all ranks: a whole number for each rank, growing linearly over the warm-up.
 
     `warmup` holds start_tokens (batch at the beginning) and share (of the budget until the full batch; 0 switches it off).

@@ -39,9 +39,7 @@ def test_routes_equal_definition(route, lengths, window, seed):
         out = attend(*inputs, Layout.of(lengths), window)
     expected = one_by_one(*inputs, lengths, window)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    for ours, other in zip(
-        torch.autograd.grad(out, inputs, above), torch.autograd.grad(expected, inputs, above), strict=True
-    ):
+    for ours, other in zip(torch.autograd.grad(out, inputs, above), torch.autograd.grad(expected, inputs, above), strict=True):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
 
 
@@ -86,9 +84,7 @@ def test_other_documents_cannot_be_seen(route, architecture):
 @given(rows=st.integers(0, 40), chunk=st.sampled_from([1, 7, 64]), seed=st.integers(0, 99))
 def test_chunked_loss_equals_plain(rows, chunk, seed):
     generator = torch.Generator().manual_seed(seed)
-    x, weight, bias = (
-        torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(rows, 6), (50, 6), (50,)]
-    )
+    x, weight, bias = (torch.randn(*shape, generator=generator, requires_grad=True) for shape in [(rows, 6), (50, 6), (50,)])
     targets = torch.randint(0, 50, (rows,), generator=generator)
     plain = torch.nn.functional.cross_entropy(x @ weight.T + bias, targets, reduction="sum")
     chunked = linear_cross_entropy(x, weight, bias, targets, chunk)

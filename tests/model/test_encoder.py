@@ -66,9 +66,7 @@ def test_initialisation_as_published(architecture):
 def test_overfits_one_batch():
     torch.manual_seed(0)
     model = MaskedLM(
-        EncoderConfig(
-            vocab_size=60, hidden_size=32, layers=2, heads=2, intermediate_size=64, max_length=32, dropout=0.0
-        )
+        EncoderConfig(vocab_size=60, hidden_size=32, layers=2, heads=2, intermediate_size=64, max_length=32, dropout=0.0)
     )
     ids = torch.randint(5, 60, (64,))
     positions = torch.arange(0, 64, 5)
@@ -84,9 +82,7 @@ def test_overfits_one_batch():
 
 
 def test_text_longer_than_the_encoder_is_refused():
-    encoder = Encoder(
-        EncoderConfig(vocab_size=60, hidden_size=32, layers=1, heads=2, intermediate_size=64, max_length=32)
-    )
+    encoder = Encoder(EncoderConfig(vocab_size=60, hidden_size=32, layers=1, heads=2, intermediate_size=64, max_length=32))
     with pytest.raises(UserError, match="33 tokens"):
         encoder(torch.zeros(40, dtype=torch.long), Layout.of([33, 7]))
 
@@ -119,9 +115,7 @@ def test_larger_model_starts_from_a_smaller(prepared, tmp_path, architecture):
     same = MaskedLM(EncoderConfig(**small_shape))
     start_from(same, str(tmp_path / "small"), tokenizer)
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in same.state_dict().items())
-    large = MaskedLM(
-        EncoderConfig(**small_shape | {"hidden_size": 64, "layers": 4, "heads": 4, "intermediate_size": 96})
-    )
+    large = MaskedLM(EncoderConfig(**small_shape | {"hidden_size": 64, "layers": 4, "heads": 4, "intermediate_size": 96}))
     start_from(large, str(tmp_path / "small"), tokenizer)
     assert torch.equal(large.encoder.words.weight[:, :32], small.encoder.words.weight)
     assert torch.equal(large.encoder.words.weight[:, 32:], small.encoder.words.weight)

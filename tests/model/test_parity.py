@@ -75,9 +75,7 @@ def test_equals_transformers(family, lengths):
     for ours, other in zip(states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(ours, other[real], atol=1e-5, rtol=1e-5)
     everywhere = torch.arange(len(ids))
-    torch.testing.assert_close(
-        model.logits(ids, Layout.of(lengths), everywhere), theirs.logits[real], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(model.logits(ids, Layout.of(lengths), everywhere), theirs.logits[real], atol=1e-5, rtol=1e-5)
 
     loss = model(ids, Layout.of(lengths), positions, targets) / len(positions)
     torch.testing.assert_close(loss, theirs.loss, atol=1e-5, rtol=1e-5)
@@ -86,9 +84,7 @@ def test_equals_transformers(family, lengths):
     gradients = {name: p.grad for name, p in peer.named_parameters(remove_duplicate=False) if p.grad is not None}
     translated = from_transformers(gradients, FAMILIES[family], family, set(model.state_dict()))
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, translated[name], atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(parameter.grad, translated[name], atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

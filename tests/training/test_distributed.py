@@ -2,14 +2,13 @@
 
 import json
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.conftest import run_script, training_words
+from tests.conftest import ROOT, run_script, training_words
 
 WORDS = ["model.dropout=0.1", "checkpoint_every=10", "batch_tokens=2048"]
 
@@ -23,9 +22,7 @@ def with_two(*words: str) -> None:
 
 
 def losses(run: Path) -> list[float]:
-    return [
-        line["loss"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line
-    ]
+    return [line["loss"] for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def test_one_goes_on_where_two_stopped(prepared, alone, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     result = run_script("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", script, *words,
-                        PYTHONPATH=str(Path(sys.path[0]).resolve()) if (Path(sys.path[0]) / "train.py").exists() else ".")  # fmt: skip
+                        PYTHONPATH=str(ROOT))  # fmt: skip
     assert result.returncode != 0 and "stopped on request" in result.stderr
     stopped = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert 10 <= stopped < 20

@@ -76,9 +76,7 @@ def test_equals_the_definition(checkpoint, tmp_path):
 def test_order_and_batch_do_not_matter(checkpoint, tmp_path):
     for name, texts in (("a", TEXTS), ("b", TEXTS[::-1])):
         write_jsonl(tmp_path / f"{name}.jsonl", texts)
-    first, turned = (
-        scores_of(checkpoint, tmp_path / f"{n}.jsonl", batch_tokens=b) for n, b in (("a", 64), ("b", 4096))
-    )
+    first, turned = (scores_of(checkpoint, tmp_path / f"{n}.jsonl", batch_tokens=b) for n, b in (("a", 64), ("b", 4096)))
     for source in ("news", "laws"):
         assert first["sources"][source] == pytest.approx(turned["sources"][source])
 

@@ -40,9 +40,7 @@ def test_unknown_schedule_names_the_choices():
 
 
 def test_mask_rate_batch_and_phase():
-    assert [mask_rate({"rate_start": 0.3, "rate_end": 0.15}, p) for p in (0, 0.5, 1)] == pytest.approx(
-        [0.3, 0.225, 0.15]
-    )
+    assert [mask_rate({"rate_start": 0.3, "rate_end": 0.15}, p) for p in (0, 0.5, 1)] == pytest.approx([0.3, 0.225, 0.15])
     warmup = {"start_tokens": 1000, "share": 0.5}
     assert [micro_batches(8000, 1000, warmup, p, 1) for p in (0, 0.25, 0.5, 1)] == [1, 4, 8, 8]
     assert [micro_batches(8000, 1000, warmup, p, 2) for p in (0, 0.25, 0.5)] == [2, 4, 8]  # a whole number each
@@ -52,7 +50,8 @@ def test_mask_rate_batch_and_phase():
 
 def tiny(architecture: str = "bert") -> MaskedLM:
     torch.manual_seed(0)
-    return MaskedLM(EncoderConfig(architecture=architecture, vocab_size=50, hidden_size=16, layers=2, heads=2, intermediate_size=24,
+    return MaskedLM(EncoderConfig(architecture=architecture, vocab_size=50, hidden_size=16, layers=2, heads=2,
+                                  intermediate_size=24,
                                   max_length=16))  # fmt: skip
 
 
