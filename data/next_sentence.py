@@ -16,113 +16,15 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import read_jsonl
-from data.tasks import split_of
+from data.splits import split_of
+from language.azerbaijani import ABBREVIATIONS, MONTHS, PERIOD_WORDS, YEAR, lower
 
 NEXT, OTHER = "next", "other"
 MIN_WORDS, MAX_WORDS = 4, 60  # below 4 words a sentence says too little, above 60 it is mostly a failed split
 FAR = 3  # sentences: a wrong sentence of the same document is at least this far from the first
 CANDIDATES = 64  # sentences of other documents looked at for the nearest in length
 
-# A full stop after one of these ends no sentence. Lower case, without the stop; compared after Azerbaijani lowering.
-ABBREVIATIONS = frozenset(
-    [
-        "və",
-        "s",
-        "bəy",
-        "prof",
-        "dos",
-        "akad",
-        "dr",
-        "müəl",
-        "h",
-        "c",
-        "cnb",
-        "böy",
-        "kiç",
-        "məs",
-        "yəni",
-        "bax",
-        "təqr",
-        "təxm",
-        "tex",
-        "müh",
-        "küç",
-        "pr",
-        "məh",
-        "r-n",
-        "ray",
-        "şəh",
-        "kənd",
-        "qəs",
-        "vil",
-        "resp",
-        "səh",
-        "cild",
-        "nəşr",
-        "red",
-        "tərc",
-        "müəll",
-        "mln",
-        "mlrd",
-        "min",
-        "kq",
-        "km",
-        "sm",
-        "mm",
-        "ha",
-        "man",
-        "manat",
-        "qəp",
-        "tel",
-        "faks",
-        "əd",
-        "ədəb",
-        "fəls",
-        "tarix",
-        "bot",
-        "zool",
-        "coğr",
-        "e.ə",
-        "b.e",
-        "b.e.ə",
-        "m.ö",
-        "m.s",
-        "i.e",
-        "a.g",
-        "d.ə",
-        "və.s",
-        "və.b",
-        "v.s",
-        "st",
-        "no",
-        "nr",
-        "vb",
-        "ks",
-        "nəf",
-    ]
-) - {"və", "yəni", "kənd", "min", "manat", "tarix", "bəy", "no", "man", "red"}  # full words that may end a sentence
-_YEAR = re.compile(r"\d+(?:[-–](?:cı|ci|cu|cü|ıncı|inci|uncu|üncü))?|[IVXLC]+")  # "1918-ci", "XX": il., əsr. follow
-_PERIOD_WORDS = frozenset(("il", "ildə", "illər", "əsr", "əsrlər", "yy", "ə"))
-_MONTHS = (
-    "yanvar",
-    "fevral",
-    "mart",
-    "aprel",
-    "may",
-    "iyun",
-    "iyul",
-    "avqust",
-    "sentyabr",
-    "oktyabr",
-    "noyabr",
-    "dekabr",
-)
 _BREAK = re.compile(r"([.!?…]+[»”\"')\]]*)\s+(?=[«“„\"'(\[–—-]*\s?[A-ZÇƏĞIİÖŞÜ0-9])")
-
-
-def lowered(text: str) -> str:
-    """Lower case as Azerbaijani has it: I to ı, İ to i."""
-    return text.replace("I", "ı").replace("İ", "i").lower()
 
 
 def split_sentences(text: str) -> list[str]:
@@ -156,15 +58,13 @@ def _keeps_on(line: str, start: int, match: re.Match[str]) -> bool:
         return True  # "3. Maddə": the number of a list or section
     if re.fullmatch(r"[IVXLC]{2,}", last):
         return True  # "XX. əsr"
-    low = lowered(last)
+    low = lower(last)
     # "və s." closes a list and often the sentence too: only a lower-case word could go on, and that never gets here.
-    if low in ABBREVIATIONS and not (
-        low == "s" and len(words) > 1 and lowered(words[-2]) == "və" and after[0].isupper()
-    ):
+    if low in ABBREVIATIONS and not (low == "s" and len(words) > 1 and lower(words[-2]) == "və" and after[0].isupper()):
         return True
-    if low in _PERIOD_WORDS and len(words) > 1 and _YEAR.fullmatch(words[-2]):
+    if low in PERIOD_WORDS and len(words) > 1 and YEAR.fullmatch(words[-2]):
         # "1918-ci il." heads an entry or a date. With little before it, or a date after it, the sentence goes on.
-        return len(words) <= 3 or after[0].isdigit() or lowered(after).startswith(_MONTHS)
+        return len(words) <= 3 or after[0].isdigit() or lower(after).startswith(MONTHS)
     return False
 
 
@@ -177,9 +77,7 @@ def read_documents(files: Iterable[str | Path]) -> Iterator[dict[str, str]]:
             yield {"id": str(record.get("id") or f"{Path(path).name}:{line}"), "text": record["text"]}
 
 
-def build_next_sentence(
-    documents: Iterable[dict[str, str]], seed: int = 0, maximum: int = 2000
-) -> list[dict[str, Any]]:
+def build_next_sentence(documents: Iterable[dict[str, str]], seed: int = 0, maximum: int = 2000) -> list[dict[str, Any]]:
     """Examples {"id", "text", "text_b", "label": "next" | "other", "group": document id, "construction"}.
 
     Exactly half "next"; of the other half exactly a third each "other_document", "same_document", "swapped". No
@@ -188,9 +86,7 @@ def build_next_sentence(
     """
     random = np.random.default_rng(seed)
     texts = {document["id"]: split_sentences(document["text"]) for document in documents}
-    usable = {
-        identity: [MIN_WORDS <= len(s.split()) <= MAX_WORDS for s in sentences] for identity, sentences in texts.items()
-    }
+    usable = {identity: [MIN_WORDS <= len(s.split()) <= MAX_WORDS for s in sentences] for identity, sentences in texts.items()}
     anchors: list[tuple[str, int]] = []
     pools: dict[int, list[tuple[str, int]]] = {}
     for identity, fits in usable.items():

@@ -126,9 +126,7 @@ def load_task_file(
         if letters and len(_OTHER_SCRIPT.findall(joined)) > letters / 2:
             loaded.notes["mostly Cyrillic or Arabic script (kept)"] += 1
     if kind == "tagging" and labels is None and all(tag.isdigit() for e in loaded.examples for tag in e["tags"]):
-        raise UserError(
-            f"{path}: the tags are numbers. Name them in order, e.g. task.labels=[O,B-PER,I-PER,B-ORG,I-ORG]."
-        )
+        raise UserError(f"{path}: the tags are numbers. Name them in order, e.g. task.labels=[O,B-PER,I-PER,B-ORG,I-ORG].")
     if kind == "tagging":
         _check_tags(path, loaded)
     if not loaded.examples:
@@ -157,9 +155,7 @@ def _read_rows(path: Path, kind: str, loaded: TaskFile) -> Iterator[tuple[int, d
         elif kind == "tagging" and suffix in (".conll", ".bio", ".iob", ".iob2", ".txt"):
             yield from _read_conll(path, loaded)
         else:
-            raise UserError(
-                f"{path}: format '{suffix}' is not read for {kind}. Use .jsonl, .csv, .tsv, .json or .conll."
-            )
+            raise UserError(f"{path}: format '{suffix}' is not read for {kind}. Use .jsonl, .csv, .tsv, .json or .conll.")
     except (UnicodeDecodeError, EOFError, OSError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}). Save it as UTF-8 and try again.") from None
 
@@ -343,9 +339,7 @@ def _label_of(value: Any, labels: list[str] | None) -> str:
         raise SkipRecord("label is not a single value")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    name = unicodedata.normalize(
-        "NFC", "" if value is None else str(int(value) if value is True or value is False else value)
-    )
+    name = unicodedata.normalize("NFC", "" if value is None else str(int(value) if value is True or value is False else value))
     name = name.strip()
     if not name:
         raise SkipRecord("empty label")
@@ -479,9 +473,7 @@ def _golds(row: dict, found: dict) -> list[tuple[str, int | None]]:
         golds = ast.literal_eval(golds) if golds.strip().startswith(("[", "{")) else [{"text": golds}]
     if isinstance(golds, dict):  # Hugging Face: {"text": [...], "answer_start": [...]}
         starts = golds.get("answer_start") or [None] * len(golds.get("text", []))
-        golds = [
-            {"text": text, "answer_start": start} for text, start in zip(golds.get("text", []), starts, strict=False)
-        ]
+        golds = [{"text": text, "answer_start": start} for text, start in zip(golds.get("text", []), starts, strict=False)]
     if golds is None:
         golds = [{"text": row.get(found.get("answer_text")), "answer_start": row.get(found.get("answer_start"))}]
     pairs = []

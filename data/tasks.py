@@ -7,7 +7,6 @@ builds the next-sentence task from documents ({"id", "text"} a line); see data/n
 
 import argparse
 import glob
-import hashlib
 import re
 import sys
 from collections import Counter
@@ -18,13 +17,11 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import digest_of, write_jsonl
-from data.task_records import KINDS, TaskFile, load_task_file
+from data.splits import leakage_group, split_by_group
+from data.task_records import KINDS, load_task_file
 from evaluation.metrics import DEFAULT_METRIC, METRICS
 
-__all__ = ["KINDS", "Task", "TaskFile", "leakage_group", "load_task", "load_task_file", "split_by_group", "split_of"]
-
 ROOT = Path(__file__).resolve().parent.parent
-SPLIT_SALT = "azerbaijani-tasks-1"  # fixed for ever: another salt is another split, and scores on it do not compare
 SPLITS = ("train", "dev", "test")
 
 
@@ -121,50 +118,6 @@ def _built(config: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     return build_next_sentence(read_documents(files), config.get("seed") or 0, config.get("max_examples") or 2000)
 
 
-def leakage_group(example: Mapping[str, Any], kind: str) -> str:
-    """What must not straddle splits: the document or text, the context (qa), the stem (choice), in a folded spelling.
-
-    For pairs without a group it is the smaller of the two texts, so that (a, b) and (b, a) stay together. A choice
-    example's "group" is its school subject and no leakage unit.
-    """
-    if kind != "choice" and example.get("group"):
-        return str(example["group"])
-    texts = {
-        "classification": lambda: example["text"],
-        "pair": lambda: min(_fold(example["text"]), _fold(example["text_b"])),
-        "choice": lambda: example["question"],
-        "tagging": lambda: " ".join(example["words"]),
-        "qa": lambda: example["context"],
-    }
-    return _fold(texts[kind]())
-
-
-def _fold(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold())) or text
-
-
-def split_of(group: str, shares: tuple[float, ...] = (0.7, 0.1, 0.2)) -> int:
-    """The split (0, 1, ...) of a group: a point in [0, 1) from a salted hash, cut at the cumulated shares.
-
-    It depends on the group alone, so new rows never move old ones.
-    """
-    digest = hashlib.sha256(f"{SPLIT_SALT}\0{group}".encode()).digest()
-    point, upto = int.from_bytes(digest[:8], "big") / 2**64, 0.0
-    for index, share in enumerate(shares[:-1]):
-        upto += share
-        if point < upto:
-            return index
-    return len(shares) - 1
-
-
-def split_by_group(examples: list[dict[str, Any]], kind: str, shares: tuple[float, ...]) -> list[list[dict[str, Any]]]:
-    """Deal examples into len(shares) lists by the hash of their group, keeping their order."""
-    parts: list[list[dict[str, Any]]] = [[] for _ in shares]
-    for example in examples:
-        parts[split_of(leakage_group(example, kind), shares)].append(example)
-    return parts
-
-
 def _fill_splits(task: Task, parts: dict[str, list[dict[str, Any]]]) -> None:
     """Put `parts` into train, dev and test of the task, splitting train for what is missing and saying so."""
     if "test" not in parts and "dev" in parts:
@@ -192,9 +145,7 @@ def _drop_unplaced(task: Task) -> None:
         else:
             kept.append(example)
     if len(kept) < len(task.train):
-        task.notes.append(
-            f"{len(task.train) - len(kept)} train questions have no certain answer offset: not trained on"
-        )
+        task.notes.append(f"{len(task.train) - len(kept)} train questions have no certain answer offset: not trained on")
     task.train = kept
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_json, write_jsonl
-from evaluation.metrics import lower_az, score_predictions
+from evaluation.metrics import score_predictions
+from language.azerbaijani import lower
 
 # "majority" is the one constant that exists for every kind: the commonest class, the commonest position of the right
 # option, all O, or no answer at all.
@@ -125,9 +126,7 @@ def _foot(example: dict[str, Any]) -> dict[str, Any]:
     return {"tokens": 0, "truncated": False, "text": shown}
 
 
-def _choice_rows(
-    name: str, train: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _choice_rows(name: str, train: Sequence[dict[str, Any]], examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     places = Counter(e["label"] for e in train)
     if name == "majority":
         raw = [np.log([1.0 + places[i] for i in range(len(e["options"]))]) for e in examples]
@@ -152,7 +151,7 @@ def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=1, max_features=200_000, preprocessor=lower_az
+        analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=1, max_features=200_000, preprocessor=lower
     )
 
 
@@ -177,9 +176,7 @@ def _tfidf_classes(kind: str, train: Sequence[dict], examples: Sequence[dict], n
     if kind == "pair":
         vectorizer.fit([e[key] for e in train for key in ("text", "text_b")])
         inside, outside = (
-            _pair_features(
-                vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part])
-            )
+            _pair_features(vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part]))
             for part in (train, examples)
         )
     else:
@@ -191,9 +188,7 @@ def _tfidf_classes(kind: str, train: Sequence[dict], examples: Sequence[dict], n
         scores[:, names.index(gold[0])] = 0.0
         return scores
     model = _logistic().fit(inside, gold)
-    scores[:, [names.index(label) for label in model.classes_]] = np.maximum(
-        model.predict_log_proba(outside), np.log(1e-9)
-    )
+    scores[:, [names.index(label) for label in model.classes_]] = np.maximum(model.predict_log_proba(outside), np.log(1e-9))
     return scores
 
 

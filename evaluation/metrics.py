@@ -18,6 +18,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import read_jsonl
+from language.azerbaijani import lower
 
 # What each kind can be ranked by. The first is the default headline: macro-F1 for classes, since accuracy hides the
 # small ones; F1 of the positive class is what paraphrase tables report and is chosen in conf/task/paraphrase.yaml.
@@ -151,17 +152,13 @@ def f1_of_counts(counts: np.ndarray, average: str) -> np.ndarray:
     return f1.mean(-1)
 
 
-def _score_classes(
-    rows: list, labels: Sequence[str] | None, metric: str, positive: str | None
-) -> tuple[dict, np.ndarray]:
+def _score_classes(rows: list, labels: Sequence[str] | None, metric: str, positive: str | None) -> tuple[dict, np.ndarray]:
     gold, pred = [str(row["gold"]) for row in rows], [str(row["pred"]) for row in rows]
     labels = [str(label) for label in labels] if labels else sorted(set(gold) | set(pred))
     for row in rows:
         for key in ("gold", "pred"):
             if str(row[key]) not in labels:
-                raise UserError(
-                    f"prediction {row['id']!r}: {key} label {row[key]!r} is not one of {', '.join(labels)}."
-                )
+                raise UserError(f"prediction {row['id']!r}: {key} label {row[key]!r} is not one of {', '.join(labels)}.")
     if positive is None and len(labels) == 2:
         positive = labels[-1]
     if metric == "f1" and positive is None:
@@ -252,9 +249,7 @@ def _score_tagging(rows: list, metric: str, full: bool) -> tuple[dict[str, float
         metrics["macro_f1"] = float(np.mean(list(scores.values()))) if scores else 0.0
         metrics |= {f"entity_f1 type={kind}": score for kind, score in scores.items()}
     orphans = [
-        tag[0] == "I" and before[1:] != tag[1:]
-        for tags in pred
-        for before, tag in zip(["O", *tags], tags, strict=False)
+        tag[0] == "I" and before[1:] != tag[1:] for tags in pred for before, tag in zip(["O", *tags], tags, strict=False)
     ]
     metrics["invalid_i_tags"] = float(sum(orphans))
     return metrics, strict if metric == "entity_f1_strict" else entity_counts(gold, pred)
@@ -269,14 +264,9 @@ def normalise_official(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text, flags=re.UNICODE).split())
 
 
-def lower_az(text: str) -> str:
-    """Lower case as Azerbaijani has it: I to ı, İ to i."""
-    return text.replace("I", "ı").replace("İ", "i").lower()
-
-
 def normalise_az(text: str) -> str:
     """NFC, Azerbaijani lower case, every Unicode punctuation mark a blank, nothing deleted that is a word."""
-    text = lower_az(unicodedata.normalize("NFC", text))
+    text = lower(unicodedata.normalize("NFC", text))
     return " ".join("".join(" " if unicodedata.category(letter)[0] == "P" else letter for letter in text).split())
 
 
@@ -288,9 +278,7 @@ def overlap_f1(gold: Sequence[str], pred: Sequence[str]) -> float:
     return 2 * common / (len(gold) + len(pred))
 
 
-def qa_scores(
-    golds: Sequence[str], pred: str, normalise: Callable[[str], str] = normalise_official
-) -> tuple[float, float]:
+def qa_scores(golds: Sequence[str], pred: str, normalise: Callable[[str], str] = normalise_official) -> tuple[float, float]:
     """(exact match, F1) of one answer, the best over the golds.
 
     As in the official v2 script, golds that normalise to nothing are dropped, and none left means unanswerable. The
@@ -310,9 +298,7 @@ def _score_qa(rows: list, metric: str) -> tuple[dict[str, float], np.ndarray]:
         pairs = np.array([qa_scores(gold, pred, normalise) for gold, pred in zip(golds, preds, strict=True)])
         columns[f"exact_match{suffix}"], columns[f"f1{suffix}"] = pairs[:, 0], pairs[:, 1]
     metrics = {name: float(values.mean()) for name, values in columns.items()}
-    letters = [
-        max(overlap_f1(normalise_az(g), normalise_az(p)) for g in gold) for gold, p in zip(golds, preds, strict=True)
-    ]
+    letters = [max(overlap_f1(normalise_az(g), normalise_az(p)) for g in gold) for gold, p in zip(golds, preds, strict=True)]
     metrics["char_f1_az"] = float(np.mean(letters))
     changed = (columns["f1"] != columns["f1_az"]) | (columns["exact_match"] != columns["exact_match_az"])
     metrics["examples_scored_differently_az"] = float(changed.sum())
@@ -320,9 +306,7 @@ def _score_qa(rows: list, metric: str) -> tuple[dict[str, float], np.ndarray]:
     for name, part in (("answerable", answerable), ("unanswerable", ~answerable)):
         if part.any() and not part.all():
             metrics |= {f"{key} {name}": float(values[part].mean()) for key, values in columns.items()}
-    metrics["no_answer_accuracy"] = float(
-        np.mean([bool(p.strip()) == a for p, a in zip(preds, answerable, strict=True)])
-    )
+    metrics["no_answer_accuracy"] = float(np.mean([bool(p.strip()) == a for p, a in zip(preds, answerable, strict=True)]))
     return metrics, columns[metric]
 
 

@@ -2,16 +2,14 @@
 
 from collections import Counter
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import entities, qa_scores
 from evaluation.plots import pretraining_plots, score_bars
+from evaluation.results import Cell, Report, Run
 from evaluation.tables import METHOD, cost_rows, half_width, points
-
-if TYPE_CHECKING:
-    from evaluation.report import Cell, Report, Run
 
 SAMPLED_ERRORS = 20
 MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions
@@ -60,10 +58,7 @@ def html_page(report: "Report", curves: dict[str, Any], corpus: Any = None) -> s
     if corpus is not None:
         sections.append(("corpus", "Corpus", _corpus(corpus)))
     if cost_rows(report):
-        cost = (
-            _table(cost_rows(report))
-            + '<p class="quiet">Fine-tuning only. Hours and tokens are sums over all runs.</p>'
-        )
+        cost = _table(cost_rows(report)) + '<p class="quiet">Fine-tuning only. Hours and tokens are sums over all runs.</p>'
         sections.append(("cost", "Cost", cost))
     sections += [("detail", "Task by task", "".join(_task(report, task) for task in report.tasks))]
     if report.problems:
@@ -71,9 +66,7 @@ def html_page(report: "Report", curves: dict[str, Any], corpus: Any = None) -> s
         sections.append(("notes", "What to know about these runs", f'<ul class="notes">{notes}</ul>'))
     sections.append(("method", "How it is computed", f"<p>{escape(METHOD)}</p>"))
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
-    body = "".join(
-        f'<section id="{anchor}"><h2>{title}</h2>{content}</section>\n' for anchor, title, content in sections
-    )
+    body = "".join(f'<section id="{anchor}"><h2>{title}</h2>{content}</section>\n' for anchor, title, content in sections)
     lead = f"{len(report.models)} models, {len(report.tasks)} tasks, {runs} runs."
     title = escape(report.title)
     return (
@@ -123,9 +116,7 @@ def _score(cell: "Cell | None") -> str:
     tip = f"{len(cell.runs)} seeds; 95 % interval {points(cell.estimate.low)} to {points(cell.estimate.high)}"
     if cell.gap is not None:
         tip += f"; {points(cell.gap.value)} below the best, p = {cell.p:.3f} after Holm"
-    value = (
-        f'<span class="{cell.mark}">{points(cell.estimate.value)}</span>' if cell.mark else points(cell.estimate.value)
-    )
+    value = f'<span class="{cell.mark}">{points(cell.estimate.value)}</span>' if cell.mark else points(cell.estimate.value)
     return f'<span title="{escape(tip)}">{value} <small>± {points(half_width(cell))}</small></span><sup>{extra}</sup>'
 
 
@@ -173,9 +164,7 @@ def _corpus(corpus: Any, depth: int = 0) -> str:
             elif depth < 2:
                 out += _corpus(value, depth + 1)
         else:
-            out += _table(
-                [["", ""], *([str(k), _number(v)] for k, v in value.items() if not isinstance(v, dict | list))]
-            )
+            out += _table([["", ""], *([str(k), _number(v)] for k, v in value.items() if not isinstance(v, dict | list))])
     return out
 
 
@@ -200,10 +189,7 @@ def _task(report: "Report", task: str) -> str:
         counted = name in ("invalid_i_tags", "examples_scored_differently_az")
         rows.append([name, *("" if v is None else f"{v:.1f}" if counted else points(v) for v in values)])
     first = cells[0].runs[0]
-    cut = [
-        [cell.model, f"{100 * np.mean([bool(row.get('truncated')) for row in cell.runs[0].rows]):.1f} %"]
-        for cell in cells
-    ]
+    cut = [[cell.model, f"{100 * np.mean([bool(row.get('truncated')) for row in cell.runs[0].rows]):.1f} %"] for cell in cells]
     truncated = "; ".join(f"{model} {share}" for model, share in cut if share != "0.0 %")
     facts = f"{kind}, {len(first.rows)} test examples, seeds per model: " + ", ".join(str(len(c.runs)) for c in cells)
     facts += f". Truncated: {truncated}." if truncated else "."
@@ -225,9 +211,7 @@ def _confusion(cell: "Cell", kind: str, labels: list[str] | None) -> str:
         names = [str(x) for x in labels] if labels else sorted({label for pair in counts for label in pair})
         if len(names) <= MATRIX_CLASSES:
             return _matrix(counts, names, len(cell.runs))
-        wrong = sorted(((n, g, p) for (g, p), n in counts.items() if g != p), key=lambda item: (-item[0], item[1:]))[
-            :15
-        ]
+        wrong = sorted(((n, g, p) for (g, p), n in counts.items() if g != p), key=lambda item: (-item[0], item[1:]))[:15]
         return _table([["gold", "predicted", "times, all seeds"], *([g, p, str(n)] for n, g, p in wrong)])
     if kind == "tagging":
         counts = Counter(what for row in rows for what in entity_errors(row["gold"], row["pred"]))

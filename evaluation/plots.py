@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evaluation.report import Cell
+    from evaluation.results import Cell
 
 # Drawn in these colours and then renamed, so that a dark page shows light ink.
 INK, ACCENT, MUTED, GRID = "#010203", "#010204", "#010205", "#010206"
@@ -136,7 +136,5 @@ def pretraining_plots(curves: dict[str, dict[str, list[tuple[int, Any]]]]) -> li
         if name in whole:
             sources = {"all": whole[name], **sources}
         if sources:
-            plots.append(
-                (f"{name}: held-out bits per character by source", lines(sources, "step", "bits per character"))
-            )
+            plots.append((f"{name}: held-out bits per character by source", lines(sources, "step", "bits per character")))
     return plots

@@ -47,9 +47,7 @@ class Parts:
     n_seeds: int
 
 
-def score_interval(
-    runs: Sequence[np.ndarray], average: str = "mean", confidence: float = 0.95, seed: int = 0
-) -> Estimate:
+def score_interval(runs: Sequence[np.ndarray], average: str = "mean", confidence: float = 0.95, seed: int = 0) -> Estimate:
     """The mean score of one model's runs with its interval, clipped to [0, 1].
 
     `runs` holds one array per seed, on the same examples in the same order: (n,) with `average="mean"`, or counts
@@ -140,9 +138,7 @@ def _seeds(parts: Sequence[Parts]) -> list[tuple[float, float, int]]:
     return [(part.seeds, part.between, part.n_seeds - 1) for part in parts]
 
 
-def _estimate(
-    value: float, examples: tuple[float, int], seeds: list[tuple[float, float, int]], confidence: float
-) -> Estimate:
+def _estimate(value: float, examples: tuple[float, int], seeds: list[tuple[float, float, int]], confidence: float) -> Estimate:
     """Add the variances; the t quantile has Satterthwaite's degrees of freedom, few when the seeds' part is large.
 
     The degrees of freedom look at the spread of the runs before the remainder is taken out. With the part that is left

@@ -2,10 +2,9 @@
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from evaluation.report import Cell, Report
+from evaluation.results import Cell, Report, costs
 
 LEGEND = (
     "Mean over seeds ± half of the 95 % interval over seeds and test examples, in points. * best of the task, ~ not "
@@ -47,14 +46,11 @@ def terminal(report: "Report") -> str:
         line = [model]
         for task in report.tasks:
             cell = report.cells.get((model, task))
-            line.append(
-                f"{points(cell.estimate.value)} ±{points(half_width(cell))} {marks(cell):<2}" if cell else "–   "
-            )
+            line.append(f"{points(cell.estimate.value)} ±{points(half_width(cell))} {marks(cell):<2}" if cell else "–   ")
         average = report.averages[model]
         body.append([*line, f"{points(average[0])} ±{points(average[1])}" if average else "–"])
     widths = [
-        max(len(row[i].rstrip()) if i == 0 else len(row[i]) for row in (header, below, *body))
-        for i in range(len(header))
+        max(len(row[i].rstrip()) if i == 0 else len(row[i]) for row in (header, below, *body)) for i in range(len(header))
     ]
 
     def render(row: list[str]) -> str:
@@ -156,9 +152,7 @@ def latex(report: "Report") -> str:
             value = points(cell.estimate.value)
             value = {"best": rf"\textbf{{{value}}}", "tied": rf"\underline{{{value}}}"}.get(cell.mark, value)
             extra = (r"\dagger" if cell.missing else "") + (r"\ddagger" if "‡" in marks(cell) else "")
-            row.append(
-                rf"{value}{{\scriptsize$\,\pm\,{points(half_width(cell))}$}}" + (f"$^{{{extra}}}$" if extra else "")
-            )
+            row.append(rf"{value}{{\scriptsize$\,\pm\,{points(half_width(cell))}$}}" + (f"$^{{{extra}}}$" if extra else ""))
         average = report.averages[model]
         row.append(rf"{points(average[0])}{{\scriptsize$\,\pm\,{points(average[1])}$}}" if average else "--")
         lines.append(" & ".join(row) + r" \\")
@@ -172,7 +166,6 @@ def _tex(text: str) -> str:
 
 def cost_rows(report: "Report") -> list[list[str]]:
     """The cost table as text, header first; what no run measured says so and is never 0."""
-    from evaluation.report import costs
 
     def shown(value: float | None, form: str) -> str:
         return "not measured" if value is None else form.format(value)

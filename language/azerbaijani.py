@@ -19,6 +19,17 @@ olur olub oldu olar edir edib etmək olmaq qədər artıq indi belə elə bütü
 yalnız ya yaxud çünki başqa digər bəzi hətta əsas bunu buna bundan ona onu ondan sizə mənə sənə bizə"""
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
+# A full stop after one of these ends no sentence: lower case, without the stop; none is a word that may end one.
+_ABBREVIATIONS = """s prof dos akad dr müəl h c cnb böy kiç məs bax təqr təxm tex müh küç pr məh r-n ray şəh qəs vil
+resp səh cild nəşr tərc müəll mln mlrd kq km sm mm ha qəp tel faks əd ədəb fəls bot zool coğr e.ə
+b.e b.e.ə m.ö m.s i.e a.g d.ə və.s və.b v.s st nr vb ks nəf"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+YEAR = re.compile(r"\d+(?:[-–](?:cı|ci|cu|cü|ıncı|inci|uncu|üncü))?|[IVXLC]+")  # "1918-ci", "XX", before one of
+PERIOD_WORDS = frozenset(["il", "ildə", "illər", "əsr", "əsrlər", "yy", "ə"])
+MONTHS = tuple(
+    ["yanvar", "fevral", "mart", "aprel", "may", "iyun", "iyul", "avqust", "sentyabr", "oktyabr", "noyabr", "dekabr"]
+)
+
 # Azerbaijani Cyrillic of 1958-1991, then letters of the earlier alphabet and of Russian loans.
 CYRILLIC = {
     **dict(zip("абвгғдеәжзиыјкҝлмноөпрстуүфхһчҹш", "abvqğdeəjziıykglmnoöprstuüfxhçcş", strict=True)),
@@ -199,3 +210,9 @@ def normalise(text: str) -> tuple[str, dict[str, int]]:
         text = pattern.sub(new, text)
         note("space", before - len(text))
     return text.strip(" \n"), counts
+
+
+# The rules of `normalise` for those who run them in another engine: the tokenizers' normaliser, in tokenizer.json.
+LINE_END, DROPPED, ODD_SPACE = _LINE_END.pattern, _DROPPED.pattern, _ODD_SPACE.pattern
+LATIN_LETTERS, CYRILLIC_LETTERS = _LATIN_LETTER.pattern, _CYRILLIC_LETTER.pattern
+UNIFIED = {"schwa": _SCHWA, "cedilla": _CEDILLA, "apostrophe": _APOSTROPHE, "quote": _QUOTE, "dash": _DASH}

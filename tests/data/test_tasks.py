@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.files import read_jsonl, write_json, write_jsonl
 from data.next_sentence import FAR, build_next_sentence, split_sentences
+from data.splits import leakage_group, split_by_group, split_of
 from data.task_records import load_task_file
-from data.tasks import leakage_group, load_task, main, split_by_group, split_of
+from data.tasks import load_task, main
 
 ROOT = Path(__file__).parents[2]
 AZ = Path(os.environ.get("AZ_DATA", ROOT / ".." / "shared" / "az")) / "tasks"
@@ -244,7 +245,7 @@ def test_both_orders_of_a_pair_are_one_group(a, b):
 
 
 def test_split_does_not_depend_on_the_process():
-    code = "from data.tasks import split_of; print([split_of(f'sənəd {i}') for i in range(40)])"
+    code = "from data.splits import split_of; print([split_of(f'sənəd {i}') for i in range(40)])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == [split_of(f"sənəd {i}") for i in range(40)]
 

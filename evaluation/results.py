@@ -1,0 +1,257 @@
+"""Prediction folders to a scored table: runs, cells with their intervals, what is missing, what it cost."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.files import read_json
+from evaluation.metrics import DEFAULT_METRIC, majority_score, read_predictions, score_predictions
+from evaluation.statistics import Estimate, difference_interval, holm, score_interval
+
+DEGENERATE_MARGIN = 0.01  # a run whose dev score is within a point of the best constant answer has learned nothing
+ALPHA = 0.05
+
+
+@dataclass
+class Run:
+    """One seed of one model on one task."""
+
+    seed: int
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]]  # predictions of the test split, in the order of the task's reference
+    scored: dict[str, Any]  # of score_predictions
+    dev_score: float | None = None
+    degenerate: bool = False
+
+
+@dataclass
+class Cell:
+    """One model on one task: its runs, the interval over them, and how it stands to the best of the task."""
+
+    model: str
+    task: str
+    runs: list[Run] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    baseline: bool = False
+    estimate: Estimate | None = None
+    gap: Estimate | None = None  # the best model's score minus this one's
+    p: float = float("nan")  # of the gap, adjusted after Holm over the whole table
+    mark: str = ""  # "best", "tied" or ""
+
+    def mean_metrics(self) -> dict[str, float]:
+        """Every metric, averaged over the seeds that have it."""
+        names = dict.fromkeys(name for run in self.runs for name in run.scored["metrics"])
+        found = {name: [r.scored["metrics"][name] for r in self.runs if name in r.scored["metrics"]] for name in names}
+        return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@dataclass
+class Report:
+    """All that the tables and the page are drawn from."""
+
+    title: str
+    tasks: list[str]
+    models: list[str]  # by average where there is one, baselines last
+    kinds: dict[str, str]
+    metrics: dict[str, str]
+    labels: dict[str, list[str] | None]
+    floors: dict[str, float]  # test score of the best constant answer
+    cells: dict[tuple[str, str], Cell]
+    averages: dict[str, tuple[float, float] | None]  # mean over tasks and half of its 95 % interval; None if incomplete
+    problems: list[str]
+
+
+def collect(folders: Sequence[str | Path], title: str = "Results") -> Report:
+    """Read all runs below `folders` and compute the table.
+
+    Raises UserError for folders without runs, two runs of the same (model, task, seed), predictions on different
+    examples or golds, and damaged files. A seed that others have and a model lacks is listed, never averaged away.
+    """
+    problems: list[str] = []
+    places = _find_runs(folders, problems)
+    tasks = sorted({task for _, task, _ in places})
+    cells: dict[tuple[str, str], Cell] = {}
+    report = Report(title, tasks, [], {}, {}, {}, {}, cells, {}, problems)
+    reference: dict[str, tuple[Path, list[str], dict[str, Any]]] = {}
+    for (model, task, seed), (place, summary) in tqdm(sorted(places.items()), desc="scoring", unit="run", disable=None):
+        kind = str(summary["kind"])
+        metric = summary.get("metric") or DEFAULT_METRIC[kind]
+        for known, value, what in ((report.kinds, kind, "kind"), (report.metrics, metric, "metric")):
+            if known.setdefault(task, value) != value:
+                raise UserError(f"{place}: {what} {value}, but other runs of {task} have {known[task]}. Report them apart.")
+        labels, positive = summary.get("labels"), summary.get("positive")
+        report.labels.setdefault(task, labels)
+        path = place / "predictions-test.jsonl"
+        rows = _in_order(path, read_predictions(path, kind), reference.setdefault(task, (path, [], {})))
+        run = Run(seed, summary, rows, _scored(path, rows, kind, labels, metric, positive), summary.get("dev_score"))
+        cell = cells.setdefault((model, task), Cell(model, task, baseline=bool(summary.get("deterministic"))))
+        cell.runs.append(run)
+        report.floors.setdefault(task, majority_score(rows, kind, metric, labels, positive))
+        dev = place / "predictions-dev.jsonl"
+        if not cell.baseline and dev.exists():
+            dev_rows = read_predictions(dev, kind)
+            if run.dev_score is None:
+                run.dev_score = _scored(dev, dev_rows, kind, labels, metric, positive)["score"]
+            floor = majority_score(dev_rows, kind, metric, labels, positive)
+            run.degenerate = run.dev_score <= floor + DEGENERATE_MARGIN
+    _find_missing(report)
+    _estimate_cells(report)
+    _average_and_order(report)
+    return report
+
+
+def _find_runs(folders: Sequence[str | Path], problems: list[str]) -> dict[tuple[str, str, int], tuple[Path, dict]]:
+    """{(model, task, seed): (folder, summary)} of every complete seed-<n> folder; incomplete ones become problems."""
+    places: dict[tuple[str, str, int], tuple[Path, dict]] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder. Give the folder that benchmark.py or finetune.py wrote.")
+        found = sorted({*folder.glob("seed-*"), *folder.glob("**/seed-*"), *([folder] if folder.name[:5] == "seed-" else [])})
+        for place in found:
+            match = re.fullmatch(r"seed-(\d+)", place.name)
+            if not match or not place.is_dir():
+                continue
+            lacking = [name for name in ("summary.json", "predictions-test.jsonl") if not (place / name).exists()]
+            if lacking:
+                problems.append(f"{'/'.join(place.parts[-3:])}: no {' and no '.join(lacking)}; this seed counts as missing")
+                continue
+            summary = read_json(place / "summary.json")
+            key = (str(summary.get("model", place.parts[-3])), str(summary.get("task", place.parts[-2])), int(match[1]))
+            if summary.get("kind") not in DEFAULT_METRIC:
+                raise UserError(f"{place / 'summary.json'}: kind {summary.get('kind')!r} is not known. Run this seed again.")
+            if key in places and places[key][0].resolve() != place.resolve():
+                raise UserError(f"{place}: {key[0]} on {key[1]}, seed {key[2]} is also in {places[key][0]}. Name one only.")
+            places[key] = (place, summary)
+    if not places:
+        listed = ("; ".join(problems[:3]) + ". ") if problems else ""
+        raise UserError(f"{', '.join(map(str, folders))}: no finished run. {listed}Run benchmark.py or finetune.py first.")
+    return places
+
+
+def _in_order(path: Path, rows: list[dict], reference: tuple[Path, list[str], dict]) -> list[dict]:
+    """`rows` in the order of the task's first file, which sets the examples: the same ids and golds for every run."""
+    first, ids, golds = reference
+    if not ids:
+        ids += [row["id"] for row in rows]
+        golds |= {row["id"]: row["gold"] for row in rows}
+        return rows
+    by_id = {row["id"]: row for row in rows}
+    missing, extra = [i for i in ids if i not in by_id], [i for i in by_id if i not in golds]
+    if missing or extra:
+        shown = ", ".join(map(str, (missing + extra)[:3]))
+        raise UserError(
+            f"{path}: {len(missing)} examples missing and {len(extra)} extra against {first} (ids {shown}). "
+            "Scores on different examples do not compare: run this seed again on the same test file."
+        )
+    changed = [i for i in ids if by_id[i]["gold"] != golds[i]]
+    if changed:
+        raise UserError(f"{path}: gold of id {changed[0]!r} differs from {first} ({len(changed)} in all). Run it again.")
+    return [by_id[i] for i in ids]
+
+
+def _scored(path: Path, rows: list[dict], kind: str, labels: Any, metric: str, positive: Any) -> dict[str, Any]:
+    try:
+        return score_predictions(rows, kind, labels, metric, positive)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _find_missing(report: Report) -> None:
+    for task in report.tasks:
+        column = [cell for cell in report.cells.values() if cell.task == task and not cell.baseline]
+        expected = sorted({run.seed for cell in column for run in cell.runs})
+        for cell in column:
+            cell.missing = [seed for seed in expected if seed not in {run.seed for run in cell.runs}]
+            if cell.missing:
+                report.problems.append(
+                    f"{cell.model} on {task}: seeds {', '.join(map(str, cell.missing))} of {len(expected)} "
+                    "are missing; its mean is over the others, marked †, and takes no part in best, tied and average"
+                )
+            bad = [run.seed for run in cell.runs if run.degenerate]
+            if bad:
+                good = [run.scored["score"] for run in cell.runs if not run.degenerate]
+                without = f"the mean without is {100 * float(np.mean(good)):.1f}" if good else "no run is left without"
+                report.problems.append(
+                    f"{cell.model} on {task}: seeds {', '.join(map(str, bad))} stayed within "
+                    f"{100 * DEGENERATE_MARGIN:.0f} point of a constant answer on dev (degenerate, kept "
+                    f"in the mean, marked ‡); {without}"
+                )
+
+
+def _estimate_cells(report: Report) -> None:
+    """Intervals, the best of each task, and who is tied with it: no difference at 5 % after Holm over the table."""
+    compared: list[Cell] = []
+    for task in report.tasks:
+        column = [cell for cell in report.cells.values() if cell.task == task]
+        for cell in column:
+            cell.estimate = score_interval(*_arrays(cell))
+        complete = [cell for cell in column if not cell.missing]
+        if not complete:
+            continue
+        best = max(complete, key=lambda cell: (cell.estimate.value, cell.model))
+        best.mark = "best"
+        for cell in complete:
+            if cell is not best:
+                runs, average = _arrays(cell)
+                cell.gap = difference_interval(_arrays(best)[0], runs, average)
+                compared.append(cell)
+    for cell, p in zip(compared, holm([cell.gap.p for cell in compared]), strict=True):
+        cell.p, cell.mark = p, "tied" if p >= ALPHA else ""
+
+
+def _arrays(cell: Cell) -> tuple[list[np.ndarray], str]:
+    return [run.scored["per_example"] for run in cell.runs], cell.runs[0].scored["average"]
+
+
+def _average_and_order(report: Report) -> None:
+    models = sorted({model for model, _ in report.cells})
+    for model in models:
+        row = [report.cells.get((model, task)) for task in report.tasks]
+        if all(cell is not None and not cell.missing for cell in row):
+            variance = sum(cell.estimate.se**2 for cell in row)
+            mean = sum(cell.estimate.value for cell in row) / len(row)
+            report.averages[model] = (mean, 1.96 * math.sqrt(variance) / len(row))
+        else:
+            report.averages[model] = None
+
+    def order(model: str) -> tuple:
+        cells = [cell for (name, _), cell in report.cells.items() if name == model]
+        average = report.averages[model]
+        own = average[0] if average else float(np.mean([cell.estimate.value for cell in cells]))
+        return all(cell.baseline for cell in cells), -own, model
+
+    report.models = sorted(models, key=order)
+
+
+def costs(report: Report) -> list[dict[str, Any]]:
+    """One row per model that was trained: hours over all runs, peak memory, trainable parameters, tokens, energy."""
+    rows = []
+    for model in report.models:
+        runs = [run for (name, _), cell in report.cells.items() if name == model and not cell.baseline for run in cell.runs]
+        if not runs:
+            continue
+
+        def values(key: str, runs: list[Run] = runs) -> list[float]:
+            return [run.summary[key] for run in runs if isinstance(run.summary.get(key), int | float)]
+
+        hours, peak, trained = values("hours"), values("peak_memory_bytes"), values("trainable_parameters")
+        tokens, energy = values("train_tokens"), values("energy_kwh")
+        rows.append(
+            {
+                "model": model,
+                "runs": len(runs),
+                "hours": sum(hours) if len(hours) == len(runs) else None,
+                "peak_memory_bytes": max(peak) if peak else None,
+                "trainable_parameters": max(trained) if trained else None,
+                "train_tokens": sum(tokens) if len(tokens) == len(runs) else None,
+                "energy_kwh": sum(energy) if len(energy) == len(runs) else None,
+            }
+        )
+    return rows

@@ -1,0 +1,147 @@
+"""The one normaliser of all our tokenizers, as an object of the `tokenizers` library that travels in tokenizer.json.
+
+What is true of the language (look-alike letters, quotes, casing of İ/i and I/ı) stands in `language.azerbaijani`; here
+it becomes rules that transformers' AutoTokenizer runs too, with the same offsets. No accent is ever stripped: the
+stock uncased BERT normaliser merges ön with on and qız with qiz, and no stock one lower-cases I to ı.
+"""
+
+import re
+import unicodedata
+
+from tokenizers import Regex, normalizers
+
+from language.azerbaijani import (
+    ALPHABET,
+    ALPHABET_UPPER,
+    CYRILLIC,
+    CYRILLIC_LETTERS,
+    DOT_ABOVE,
+    DROPPED,
+    LATIN_LETTERS,
+    LINE_END,
+    LOOKALIKES,
+    ODD_SPACE,
+    UNIFIED,
+    lower,
+    upper,
+)
+
+SPACE_MARK = "▁"  # sentencepiece's sign for a space; the character itself becomes a low line
+MIXED_REACH = 24  # letters that the look-alike rule looks back: a lookbehind must be bounded, longer words are rare
+
+# Characters that no rule touches but casing, and that end no word unless they are signs. Text of these alone takes the
+# short way. Emoji are in (those of category So), Cyrillic and combining marks are not.
+_PLAIN_LETTERS = ALPHABET + ALPHABET_UPPER + "wWâÂîÎûÛéÉñÑ0123456789²³"
+PLAIN_SIGNS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_{|}~«»–…№§°₼•©®€£×₽→✅❤" + "".join(
+    chr(point) for point in range(0x1F300, 0x1FAFF) if unicodedata.category(chr(point)) == "So"
+)
+
+
+def _class_of(characters: str) -> str:
+    """A Python character class of `characters`."""
+    return "[" + re.escape(characters) + "]"
+
+
+NOT_PLAIN = re.compile("[^ \n" + _class_of(_PLAIN_LETTERS + PLAIN_SIGNS)[1:])
+
+
+def _one_of(characters: str) -> str:
+    """An alternation for the library's engine, which finds it by its first byte; a class it would try everywhere."""
+    return "(?:" + "|".join(re.escape(c) if c.isprintable() else f"\\x{{{ord(c):04x}}}" for c in characters) + ")"
+
+
+def _matched_by(pattern: str) -> str:
+    """All characters of the Basic Multilingual Plane that a pattern for one character matches."""
+    return "".join(c for c in map(chr, range(0x10000)) if re.fullmatch(pattern, c))
+
+
+def _replace(pattern: str, content: str) -> normalizers.Normalizer:
+    """A rule of the library from a pattern in Python's spelling: its engine writes \\x{0041} for \\u0041."""
+    return normalizers.Replace(Regex(re.sub(r"\\u([0-9a-f]{4})", r"\\x{\1}", pattern)), content)
+
+
+def _spelling() -> list[normalizers.Normalizer]:
+    """Zero-width characters and controls dropped, spaces of one kind, NFC, marks that look alike unified."""
+    joiners = "(?:\\x{200c}|\\x{200d})"  # they belong to emoji and Arabic script; beside European letters they are dirt
+    european = f"(?:{LATIN_LETTERS}|{CYRILLIC_LETTERS})"
+    before = "|".join(f"{european}{joiners}{{{n}}}" for n in range(1, 5))
+    steps = [
+        normalizers.Replace("\r\n", "\n"),
+        _replace(_one_of(_matched_by(LINE_END)), "\n"),
+        _replace(_one_of(_matched_by(DROPPED)), ""),
+        _replace(_one_of(_matched_by(ODD_SPACE)), " "),
+        normalizers.NFC(),
+        _replace(f"(?:i|ı){DOT_ABOVE}+", "i"),
+        _replace(f"{DOT_ABOVE}+(?<=İ{DOT_ABOVE}|İ{DOT_ABOVE}{DOT_ABOVE})", ""),
+        _replace(f"{joiners}+(?:(?={european})|(?<={before}))", ""),
+        normalizers.Replace(SPACE_MARK, "_"),
+    ]
+    return steps + [_replace(old, new) for table in UNIFIED.values() for old, new in _by_target(table)]
+
+
+def _lower() -> list[normalizers.Normalizer]:
+    """Azerbaijani lower case: İ to i and I to ı before the general rule sees them."""
+    return [
+        normalizers.Replace("İ", "i"),
+        normalizers.Replace("I", "ı"),
+        normalizers.Lowercase(),
+        _replace(f"i{DOT_ABOVE}+", "i"),
+    ]
+
+
+def _by_target(pairs: dict[str, str]) -> list[tuple[str, str]]:
+    """(pattern of the old letters, new letters) for every distinct target, in a fixed order."""
+    return [(_one_of("".join(old for old in pairs if pairs[old] == new)), new) for new in sorted(set(pairs.values()))]
+
+
+def _lookalikes(lowercase: bool) -> list[normalizers.Normalizer]:
+    """Cyrillic letters mended inside words that hold a Latin letter and no Cyrillic letter without a Latin twin.
+
+    One target at a time and in any order: a word that is mended in part still holds Latin letters. A lone ә is mended
+    beside a Latin word ("v ә ya" out of a PDF).
+    """
+    foreign = f"[{CYRILLIC_LETTERS[1:-1]}&&[^{''.join(LOOKALIKES)}]]"
+    reach = range(1, MIXED_REACH + 1)  # the letter itself is the first that is looked back over
+    latin_before = "|".join(f"{LATIN_LETTERS}\\p{{L}}{{{n}}}" for n in reach)
+    foreign_before = "|".join(f"{foreign}\\p{{L}}{{{n}}}" for n in reach)
+    where = f"(?:(?=\\p{{L}}*{LATIN_LETTERS})|(?<={latin_before}))(?!\\p{{L}}*{foreign})(?<!{foreign_before})"
+    pairs = {old: new for old, new in LOOKALIKES.items() if not (lowercase and old.isupper())}
+    steps = [_replace(old + where, new) for old, new in _by_target(pairs)]
+    for old, new in (("ә", "ə"), ("Ә", "Ə"))[: 1 if lowercase else 2]:
+        steps.append(_replace(f"{old}(?<!\\p{{L}}{old})(?!\\p{{L}})(?:(?= {LATIN_LETTERS})|(?<={LATIN_LETTERS} {old}))", new))
+    return steps
+
+
+def _transliterate(lowercase: bool) -> list[normalizers.Normalizer]:
+    """Azerbaijani Cyrillic to Latin; Я is YA beside another capital and Ya elsewhere."""
+    steps = [_replace(old, new) for old, new in _by_target(CYRILLIC)]
+    if not lowercase:
+        capitals = {upper(old) if old.isascii() else old.upper(): new for old, new in CYRILLIC.items()}
+        for old, new in capitals.items():
+            if len(new) > 1:
+                steps.append(_replace(f"{old}(?:(?=\\p{{Lu}})|(?<=\\p{{Lu}}{old}))", upper(new)))
+            steps.append(normalizers.Replace(old, upper(new[:1]) + new[1:]))
+    return steps
+
+
+def text_normalizer(lowercase: bool, transliterate: bool = False) -> normalizers.Normalizer:
+    """All rules as one normaliser of the library; what it returns is the text a tokenizer of ours sees."""
+    steps = _spelling() + (_lower() if lowercase else []) + _lookalikes(lowercase)
+    return normalizers.Sequence(steps + (_transliterate(lowercase) if transliterate else []))
+
+
+def space_marks() -> list[normalizers.Normalizer]:
+    """Rules after which splitting at single spaces and marking each part gives sentencepiece's own pieces.
+
+    One space before a word is implied by the word's ▁ and takes no place in the text, so the word's offsets are the
+    word's. A space before a space or at the end is a piece of its own, and so is the mark that sentencepiece puts
+    before a text that begins with a space.
+    """
+    return [_replace(r"\A(?= )", SPACE_MARK), _replace(r" (?= |\z)", SPACE_MARK)]
+
+
+def normalise(text: str, normalizer: normalizers.Normalizer, lowercase: bool) -> str:
+    """`text` as the normaliser leaves it; the short way, for text of plain characters alone, is some 20 times faster."""
+    if NOT_PLAIN.search(text):
+        return normalizer.normalize_str(text)
+    return lower(text) if lowercase else text
