@@ -42,13 +42,11 @@ from tokenization.tokenizer import Tokenizer
 from training.checkpoints import load_state, newest_state, save_state
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops
-from training.heldout import evaluate, read_heldout
+from training.heldout import evaluate, guesses, read_heldout
 from training.optimizers import Average, build_optimizers, set_learning_rate, step_unless
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
 from training.tracking import Tracker, is_done, peak_memory, power_watts
-
-SPIKE_WINDOW = 128  # gradient norms that the spike rule looks back on
 
 
 @dataclass
@@ -85,8 +83,11 @@ def plan_steps(
 ) -> Iterator[Step]:
     """Steps from `state` to the end of the budget. The counters alone decide (and, with a budget in minutes, the clock)."""
     step, epoch, batch, length, tokens = state.step, state.epoch, state.batch, state.max_length, state.tokens
+    before = state.seconds  # of earlier parts of the run; the loop adds this part's while we plan
     while True:
-        used = {"steps": step, "tokens": tokens, "minutes": (state.seconds + time.time() - begun) / 60}
+        used = {"steps": step, "tokens": tokens}
+        if total["unit"] == "minutes":  # the first rank's clock for all: they must end at the same step
+            used["minutes"] = ranks.of_first((before + time.time() - begun) / 60)
         progress = used[total["unit"]] / total["amount"]
         if progress >= 1:
             return
@@ -196,17 +197,17 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         mine = step.micros[ranks.rank :: ranks.world]
         return step, [loader.batch(epoch, number, step.max_length, step.mask_rate).to(ranks.device) for epoch, number in mine]
 
+    def evaluation_due() -> bool:
+        every = settings["evaluation"]["every"]
+        return state.step == 0 or bool(every and state.step % every == 0)
+
     def evaluation_line() -> dict[str, Any]:
-        weights = average.values if average else {}
-        with swapped(raw, weights):
+        sentences = settings["evaluation"]["probes"]
+        with swapped(raw, average.values if average else {}):
             scores = evaluate(raw, heldout, ranks, dtype)
-        line = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "minutes": (base_seconds + time.time() - begun) / 60,
-            "heldout": scores,
-        }
-        tracker.log(line)
+            probes = {"probes": guesses(raw, tokenizer, sentences)} if sentences and ranks.first else {}
+        minutes = (base_seconds + time.time() - begun) / 60
+        tracker.log({"step": state.step, "tokens": state.tokens, "minutes": minutes, "heldout": scores, **probes})
         return scores
 
     def save() -> None:
@@ -224,11 +225,38 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
             )
         ranks.wait()
 
+    def training_line() -> None:  # the only place where the host waits for the device
+        nonlocal interval, mark, tokens_before, flops, loss_part
+        values = torch.stack([value for value, _ in interval]).tolist()
+        note_skipped(run, settings, state, values, [step for _, step in interval], ranks)
+        good, now, last = [value for value in values if not value[2]], time.time(), interval[-1][1]
+        rate, mfu = (state.tokens - tokens_before) / (now - mark), flops / (now - mark) / peak
+        line = {
+            "step": state.step, "tokens": state.tokens, "epoch": state.epoch, "minutes": round(state.seconds / 60, 4),
+            "loss": sum(v[0] for v in good) / len(good) if good else None, "gradient_norm": good[-1][1] if good else None,
+            "lr_factor": learning_rate_factor(settings["schedule"], last.progress), "mask_rate": last.mask_rate,
+            "max_length": last.max_length, "tokens_per_second": rate, "mfu": mfu, "skipped": state.skipped,
+        }  # fmt: skip
+        tracker.log(line)
+        if (watts := power_watts() if ranks.first else None) is not None:
+            state.joules = (state.joules or 0.0) + watts * (now - mark)
+        loss_part = line["loss"] or loss_part
+        bar.update(min(100, round(100 * last.progress)) - bar.n)
+        bar.set_postfix_str(f", loss {loss_part:.3f}, {rate:,.0f} tokens/s, MFU {mfu:.0%}")
+        interval, mark, tokens_before, flops = [], now, state.tokens, 0.0
+        if state.in_a_row >= settings["max_skipped_in_a_row"]:
+            raise UserError(
+                f"{run}: {state.in_a_row} steps in a row had a loss or gradient that is not finite (or spiked); none reached "
+                "the weights. skipped.jsonl names the batches. Lower optimizer.lr, lengthen schedule.warmup or set "
+                "precision=fp32, and start anew in a folder of its own (hydra.run.dir=...); start_from=CHECKPOINT with one of "
+                f"{run / 'checkpoints'} keeps what was learned."
+            )
+
     bar = tqdm(total=100, desc="training", disable=None if ranks.first else True,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
-    scores = evaluation_line() if state.step == 0 else {}
+    scores = evaluation_line() if evaluation_due() else {}
     for step, batches in ahead(plan_steps(settings, loader, state, ranks, total, begun), batches_of):
-        set_learning_rate(optimizers, factor := learning_rate_factor(settings["schedule"], step.progress))
+        set_learning_rate(optimizers, learning_rate_factor(settings["schedule"], step.progress))
         masked, stopping = ranks.host_sum(sum(len(batch.targets) for batch in batches), bool(stop))
         loss = torch.zeros((), device=ranks.device)
         for number, batch in enumerate(batches):
@@ -241,7 +269,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         ranks.sum(loss)
         norm = torch.nn.utils.clip_grad_norm_(raw.parameters(), settings["clip"] or math.inf)
         bad = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        if settings["spike_sigmas"] and len(norms) >= SPIKE_WINDOW:  # OLMo-core's rule, decided on the device
+        if settings["spike_sigmas"] and len(norms) >= settings["spike_window"]:  # OLMo-core's rule, on the device
             bad |= norm > norms.mean() + settings["spike_sigmas"] * norms.std()
         step_unless(bad, optimizers)
         for optimizer in optimizers:
@@ -249,38 +277,24 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         if average:
             average.update(raw, step.after["step"])
         if settings["spike_sigmas"]:
-            norms = torch.cat([norms, torch.where(bad, norms.mean() if len(norms) else norm, norm)[None]])[-SPIKE_WINDOW:]
+            usual = norms.mean() if len(norms) else torch.zeros_like(norm)  # stands in for a norm that may be NaN
+            norms = torch.cat([norms, torch.where(bad, usual, norm)[None]])[-settings["spike_window"] :]
         interval.append((torch.stack([loss, norm, bad.float()]), step))
         for name, value in step.after.items():
             setattr(state, name, value)
         sums = ranks.host_sum(*np.sum([batch.lengths_by_source for batch in batches], axis=0).tolist())
         state.by_source = [before + int(now) for before, now in zip(state.by_source, sums, strict=True)]
         state.masked += int(masked)
-        flops += sum(step_flops(raw, batch.layout.lengths, len(batch.targets)) for batch in batches) * ranks.world
+        flops += (
+            sum(step_flops(raw, batch.layout.lengths[: len(batch.documents)], len(batch.targets)) for batch in batches)
+            * ranks.world
+        )
 
-        # ---- what is written now and then: the only place where the host waits for the device ------------------------
         state.seconds = base_seconds + time.time() - begun
-        if len(interval) >= settings["log_every"] or stopping:
-            values = torch.stack([value for value, _ in interval]).tolist()
-            now = time.time()
-            good = [value for value in values if not value[2]]
-            rate = (state.tokens - tokens_before) / (now - mark)
-            line = {
-                "step": state.step, "tokens": state.tokens, "epoch": state.epoch, "minutes": round(state.seconds / 60, 4),
-                "loss": sum(v[0] for v in good) / len(good) if good else None, "gradient_norm": values[-1][1],
-                "lr_factor": factor, "mask_rate": step.mask_rate, "max_length": step.max_length,
-                "tokens_per_second": rate, "mfu": flops / (now - mark) / peak, "skipped": state.skipped,
-            }  # fmt: skip
-            note_skipped(run, settings, state, values, [s for _, s in interval], ranks)
-            line["skipped"] = state.skipped
-            loss_part = line["loss"] or loss_part
-            tracker.log(line)
-            if (watts := power_watts() if ranks.first else None) is not None:
-                state.joules = (state.joules or 0.0) + watts * (now - mark)
-            bar.update(min(100, round(100 * step.progress)) - bar.n)
-            bar.set_postfix_str(f", loss {loss_part:.3f}, {rate:,.0f} tokens/s, MFU {line['mfu']:.0%}")
-            interval, mark, tokens_before, flops = [], now, state.tokens, 0.0
-        if stopping or (settings["checkpoint_every"] and state.step % settings["checkpoint_every"] == 0):
+        saving = stopping or (settings["checkpoint_every"] and state.step % settings["checkpoint_every"] == 0)
+        if saving or state.step % settings["log_every"] == 0:
+            training_line()
+        if saving:
             save()  # before the evaluation, so that nothing that happens there costs the run
         if stopping:
             bar.close()
@@ -289,17 +303,18 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
                     f"training: stopped on request at step {state.step}; the same command goes on from there",
                     file=sys.stderr,
                 )
+            tracker.finish_mirror()
             return EXIT_REQUEUE
-        if settings["evaluation"]["every"] and state.step % settings["evaluation"]["every"] == 0:
+        if evaluation_due():
             scores = evaluation_line()
+    if interval:
+        training_line()
     bar.update(100 - bar.n)
     bar.close()
 
     # ---- the end ----------------------------------------------------------------------------------------------------
-    if not settings["evaluation"]["every"] or state.step % settings["evaluation"]["every"]:
+    if not evaluation_due():
         scores = evaluation_line()
-    elif resumed and not scores:
-        scores = evaluate(raw, heldout, ranks, dtype)
     if ranks.first:
         with swapped(raw, average.values if average else {}):
             extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
@@ -316,7 +331,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
 def note_skipped(
     run: Path, settings: dict[str, Any], state: State, values: list[list[float]], steps: list[Step], ranks: Ranks
 ) -> None:
-    """Count the steps that were not taken, write which batches they were, and stop after too many in a row."""
+    """Count the steps that were not taken and write which batches they were; `state.in_a_row` says when it is too many."""
     for (loss, norm, bad), step in zip(values, steps, strict=True):
         state.in_a_row = state.in_a_row + 1 if bad else 0
         state.skipped += int(bad)
@@ -325,11 +340,7 @@ def note_skipped(
             with open(run / "skipped.jsonl", "ab") as file:
                 file.write(json_line(record))
         if state.in_a_row >= settings["max_skipped_in_a_row"]:
-            raise UserError(
-                f"{run}: {state.in_a_row} steps in a row had a loss or gradient that is not finite (or spiked); none reached "
-                "the weights. skipped.jsonl names the batches. Lower optimizer.lr, lengthen schedule.warmup, or set "
-                "precision=fp32; then start again with resume=auto."
-            )
+            return
 
 
 @contextlib.contextmanager

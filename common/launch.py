@@ -1,5 +1,6 @@
 """How the scripts start: Hydra composes the config, errors end with a message and a code, the run folder is fixed."""
 
+import hashlib
 import subprocess
 import sys
 import traceback
@@ -45,6 +46,15 @@ def launch(task: Callable[[DictConfig], int | None], config_name: str) -> None:
     except SystemExit as error:
         # Hydra itself ends with 1 when a key or a group does not exist, before the task is entered.
         raise SystemExit(EXIT_USER_ERROR if error.code == 1 and not entered else error.code) from None
+
+
+def folder_name(overrides: str) -> str:
+    """A sweep's folder for one job, from Hydra's override_dirname: no slash in it, and no longer than a file name may be."""
+    name = overrides.replace("/", "_")
+    return name if len(name) <= 160 else f"{name[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

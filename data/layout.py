@@ -68,6 +68,13 @@ class Layout:
         lengths = torch.diff(ends).numpy()
         return Layout(lengths, ends.to(torch.int32).to(self.starts.device), self.position[positions])
 
+    def rounded(self, multiple: int) -> Layout:
+        """This layout with one more document, of nobody's tokens, that makes the total a multiple; itself if it is one."""
+        rest = -self.total % multiple
+        if not rest:
+            return self
+        return Layout.of(np.append(self.lengths, rest), self.starts.device)
+
     def rows(self, route: str) -> tuple[list[Rows], torch.Tensor]:
         """Rectangles for `route` and the cell (counted through all of them) in which each token stands [T].
 
@@ -107,7 +114,7 @@ def _bucketed(lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndar
     groups = []
     for number in np.unique(bucket[lengths > 0]):
         documents = np.flatnonzero((bucket == number) & (lengths > 0))
-        columns = int(lengths[documents].max())
+        columns = int(bounds[number])  # not the longest there: a kernel is compiled for every shape it meets
         groups.append((documents, np.arange(len(documents)), np.zeros(len(documents), np.int64), len(documents), columns))
     return groups
 

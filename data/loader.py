@@ -17,12 +17,16 @@ from data.packing import LEAST, SPECIALS, Plan, pack_epoch, stream
 from data.shards import Shards
 
 T = TypeVar("T")
+WHOLE = 128  # a batch is filled up to a multiple of so many tokens
 ORDER, MASKS, DROPOUT = 0, 1, 2  # separate random streams under one seed
 
 
 @dataclass
 class Batch:
-    """A micro-batch on its way to the model. ids [T], positions [M], targets [M] int64."""
+    """A micro-batch on its way to the model. ids [T], positions [M], targets [M] int64.
+
+    The layout may have one document more than `documents`: a filler without targets.
+    """
 
     ids: torch.Tensor
     layout: Layout
@@ -79,9 +83,13 @@ class Loader:
         inside[ends - 1] = inside[ends - lengths] = False
         ids[inside] = self.shards.tokens[tokens]
         hidden, positions, targets = self.masking.apply(ids, rate, stream(self.seed, MASKS, epoch, number))
+        # What is left of the budget, under 0.5 %, becomes a document that nobody reads: shapes stay the same.
+        rest = -len(ids) % WHOLE
+        hidden = np.append(hidden, np.full(rest, self.sep_id))
+        layout = Layout.of(np.append(lengths, rest) if rest else lengths)
         by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))
         return Batch(
-            torch.from_numpy(hidden), Layout.of(lengths), torch.from_numpy(positions), torch.from_numpy(targets),
+            torch.from_numpy(hidden), layout, torch.from_numpy(positions), torch.from_numpy(targets),
             rows, by_source.astype(np.int64), int(stream(self.seed, DROPOUT, epoch, number).integers(1 << 62)),
         )  # fmt: skip
 

@@ -22,7 +22,8 @@ class Masking:
     continues: np.ndarray  # [V] bool: the piece goes on a word (## of WordPiece, no ▁ of sentencepiece)
     ordinary: np.ndarray  # ids a replacement is drawn from
     unit: str = "piece"  # piece, word (whole-word masking) or span (SpanBERT)
-    fixed_count: bool = False  # exactly round(rate x eligible) positions, for static shapes
+    fixed_count: bool = False  # exactly count(eligible, rate) positions, for static shapes
+    multiple: int = 1  # fixed_count: round the count to a multiple of this, in large batches (by less than 1 in 32)
     mask_share: float = 0.8
     random_share: float = 0.1
     span_p: float = 0.2  # geometric length of a span in words (SpanBERT, arXiv 1907.10529: 0.2)
@@ -36,6 +37,12 @@ class Masking:
         special[tokenizer.unk_id] = False  # an unknown word in the text is text; it is only never drawn
         return cls(tokenizer.mask_id, special, tokenizer.continues, tokenizer.ordinary_ids, **options)
 
+    def count(self, eligible: int, rate: float) -> int:
+        """Positions to ask for out of `eligible` ones where the count is fixed."""
+        exact = round(rate * eligible)
+        multiple = min(self.multiple, max(1, exact // 16))
+        return min(eligible, round(exact / multiple) * multiple)
+
     def choose(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> np.ndarray:
         """Positions [M], sorted, to ask for in ids [T]: each eligible one with probability `rate`."""
         eligible = np.flatnonzero(~self.special[ids])
@@ -44,7 +51,7 @@ class Masking:
         if self.unit == "piece":
             if not self.fixed_count:
                 return eligible[generator.random(len(eligible), dtype=np.float32) < rate]
-            return np.sort(generator.permutation(eligible)[: round(rate * len(eligible))])
+            return np.sort(generator.permutation(eligible)[: self.count(len(eligible), rate)])
         # Words: a new one begins wherever a piece does not go on the one before it, or the one before is special.
         before_is_special = np.diff(eligible, prepend=-2) > 1
         word = np.cumsum(~self.continues[ids[eligible]] | before_is_special) - 1
@@ -57,7 +64,7 @@ class Masking:
             draw = generator.permutation(n_words)
         # Take words in the drawn order until the count of pieces is reached; trim the last one to hit it exactly.
         sizes = np.bincount(word, minlength=n_words)
-        wanted = round(rate * len(eligible))
+        wanted = self.count(len(eligible), rate)
         reached = np.searchsorted(np.cumsum(sizes[draw]), wanted, side="left")
         taken = np.zeros(n_words, dtype=bool)
         taken[draw[: reached + 1]] = wanted > 0

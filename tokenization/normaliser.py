@@ -79,7 +79,7 @@ def _spelling() -> list[normalizers.Normalizer]:
     return steps + [_replace(old, new) for table in UNIFIED.values() for old, new in _by_target(table)]
 
 
-def _lower() -> list[normalizers.Normalizer]:
+def lower_rules() -> list[normalizers.Normalizer]:
     """Azerbaijani lower case: İ to i and I to ı before the general rule sees them."""
     return [
         normalizers.Replace("İ", "i"),
@@ -116,7 +116,7 @@ def _transliterate(lowercase: bool) -> list[normalizers.Normalizer]:
     """Azerbaijani Cyrillic to Latin; Я is YA beside another capital and Ya elsewhere."""
     steps = [_replace(old, new) for old, new in _by_target(CYRILLIC)]
     if not lowercase:
-        capitals = {upper(old) if old.isascii() else old.upper(): new for old, new in CYRILLIC.items()}
+        capitals = {old.upper(): new for old, new in CYRILLIC.items()}
         for old, new in capitals.items():
             if len(new) > 1:
                 steps.append(_replace(f"{old}(?:(?=\\p{{Lu}})|(?<=\\p{{Lu}}{old}))", upper(new)))
@@ -126,7 +126,7 @@ def _transliterate(lowercase: bool) -> list[normalizers.Normalizer]:
 
 def text_normalizer(lowercase: bool, transliterate: bool = False) -> normalizers.Normalizer:
     """All rules as one normaliser of the library; what it returns is the text a tokenizer of ours sees."""
-    steps = _spelling() + (_lower() if lowercase else []) + _lookalikes(lowercase)
+    steps = _spelling() + (lower_rules() if lowercase else []) + _lookalikes(lowercase)
     return normalizers.Sequence(steps + (_transliterate(lowercase) if transliterate else []))
 
 

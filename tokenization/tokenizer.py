@@ -1,33 +1,47 @@
 """One interface for every tokenizer: ids, offsets into the caller's own string, special ids, identity.
 
-Two borrowed engines stand behind it: WordPiece through the `tokenizers` library (the paper's kind) and Unigram or BPE
-through `sentencepiece`. What is true of the language (composition, casing of İ/i and I/ı) is laid down here for both,
-from `language.azerbaijani`, because neither library's stock normaliser gets it right: the uncased BERT normaliser
-strips the accents that tell ön from on, and sentencepiece's nmt_nfkc_cf leaves İ as it is.
+A tokenizer of ours is one tokenizer.json, which transformers' AutoTokenizer loads with the same ids and offsets. Its
+offsets always come from the `tokenizers` library reading that file. Ids alone, which is what shards are made of, take
+a shorter way that the tests hold equal: WordPiece over words already set apart, or `sentencepiece` itself for Unigram
+and BPE (tokenizer.model beside it), four times the speed of the library's own Unigram. Other people's tokenizers come
+in through `tokenization.importing`.
 """
 
 import hashlib
 import re
-import unicodedata
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from common.errors import UserError
 from common.files import read_json, write_bytes, write_json
-from language.azerbaijani import lower
+from tokenization.normaliser import (
+    NOT_PLAIN,
+    PLAIN_SIGNS,
+    SPACE_MARK,
+    lower_rules,
+    normalise,
+    space_marks,
+    text_normalizer,
+)
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4 in every tokenizer that we train
 PAD, UNK, CLS, SEP, MASK = SPECIAL_PIECES
-DOT_ABOVE = "\u0307"  # what is left of a decomposed İ once it is lower-cased: i + dot, to be one i
-WORDPIECE_FILE, SENTENCEPIECE_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
-# A base character with its combining marks: the largest unit that composition (NFC) changes.
-CLUSTER = re.compile(r"[^\u0300-\u036f][\u0300-\u036f]*|[\u0300-\u036f]+")
+ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")  # their names in tokenizer_config.json
+JSON_FILE, MODEL_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
+LONGEST_WORD = 100  # characters; WordPiece gives [UNK] for a longer one
+# Every sign and every white space ends a word; a sign is a word of its own, so an unknown emoji never takes a word along.
+WORD_OR_SIGN = Regex(r"[\p{P}\p{S}]|[^\s\p{P}\p{S}]+")
+_SIGN = re.compile(f"([{re.escape(PLAIN_SIGNS)}])")
+# sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
+# 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
+SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
 
 
 class Encoding(NamedTuple):
@@ -37,65 +51,51 @@ class Encoding(NamedTuple):
     offsets: np.ndarray  # [n, 2] int32: first and one-past-last character in the string that was passed in
 
 
-def wordpiece_normalizer(lowercase: bool) -> normalizers.Normalizer:
-    """NFC, then Azerbaijani lower case if asked: İ to i and I to ı before the general rule sees them."""
-    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
-    if lowercase:
-        steps += [
-            normalizers.Replace("İ", "i"),
-            normalizers.Replace("I", "ı"),
-            normalizers.Lowercase(),
-            normalizers.Replace("i" + DOT_ABOVE, "i"),
-        ]
-    return normalizers.Sequence(steps)
-
-
-def plain_normalise(text: str, lowercase: bool) -> str:
-    """The same normalisation for the sentencepiece engine, which is then told to change nothing itself."""
-    text = unicodedata.normalize("NFC", text)
-    return lower(text).replace("i" + DOT_ABOVE, "i") if lowercase else text
-
-
-def normalise_with_origins(text: str, lowercase: bool) -> tuple[str, np.ndarray]:
-    """Normalised text and, for each of its characters and its end, the index in `text` where it begins."""
-    whole = plain_normalise(text, lowercase)
-    if len(whole) == len(text):
-        return whole, np.arange(len(text) + 1)
-    parts, origins = [], []
-    for cluster in CLUSTER.finditer(text):
-        part = plain_normalise(cluster.group(), lowercase)
-        parts.append(part)
-        origins += [min(cluster.start() + i, cluster.end() - 1) for i in range(len(part))]
-    return "".join(parts), np.array([*origins, len(text)])
-
-
 class Tokenizer:
-    """A trained tokenizer; build one with `Tokenizer.load(folder)` or `tokenization.train.train_tokenizer`."""
+    """A trained tokenizer; build one with `Tokenizer.load(folder)` or `tokenization.train.train_tokenizer`.
 
-    def __init__(self, kind: str, engine, lowercase: bool, max_length: int = 512) -> None:
-        self.kind = kind  # "wordpiece", "unigram" or "bpe"
-        self.lowercase = lowercase
-        self.max_length = max_length
-        self.engine = engine
-        if kind == "wordpiece":
-            # Text that happens to hold "[MASK]" is text: special pieces are placed by id, never by spelling.
-            engine.encode_special_tokens = True
-            table = engine.get_vocab()
+    `kind` is wordpiece, unigram, bpe or sentencepiece (a foreign .model). `engine` is the library's tokenizer, `native`
+    the sentencepiece model of the same pieces; foreign tokenizers have one of the two. `settings` are what
+    tokenizer_config.json says; those that we trained hold "normaliser" there.
+    """
+
+    def __init__(
+        self, kind: str, engine: tokenizers.Tokenizer | None, settings: dict[str, Any],
+        native: sentencepiece.SentencePieceProcessor | None = None, special: Sequence[str] = SPECIAL_PIECES,
+        need_special: bool = True,
+    ) -> None:  # fmt: skip
+        self.kind, self.engine, self.native, self.settings = kind, engine, native, settings
+        self.lowercase = bool(settings.get("do_lower_case", False))
+        self.max_length = settings.get("model_max_length", 512)
+        self.special_pieces = tuple(special)
+        if engine is not None:
+            engine.encode_special_tokens = True  # text that holds "[MASK]" is text: specials are placed by id
+            table = engine.get_vocab(with_added_tokens=True)
             self.pieces = [""] * (max(table.values()) + 1)
             for piece, index in table.items():
                 self.pieces[index] = piece
-            self.continues = np.array([piece.startswith("##") for piece in self.pieces])
         else:
-            self.pieces = [engine.id_to_piece(i) for i in range(engine.get_piece_size())]
-            self.continues = np.array([not piece.startswith("▁") for piece in self.pieces])
-        ids = {piece: index for index, piece in enumerate(self.pieces)}
-        missing = [piece for piece in SPECIAL_PIECES if piece not in ids]
-        if missing:
-            raise UserError(f"tokenizer: the special pieces {', '.join(missing)} are missing; train it with this project.")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[piece] for piece in SPECIAL_PIECES)
-        self.special_ids = np.array(sorted(ids[piece] for piece in SPECIAL_PIECES))
-        self.continues[self.special_ids] = False
+            self.pieces = [native.id_to_piece(i) for i in range(native.get_piece_size())]
         self.vocab_size = len(self.pieces)
+        self._set_special(need_special)
+        self.continues = continuing(self.pieces)
+        self.continues[self.special_ids] = False
+        self.ours = "normaliser" in settings
+        if self.ours:
+            self._rules = text_normalizer(self.lowercase, settings["normaliser"].get("transliterate", False))
+            self._short = _short_engine(engine, self.lowercase)
+            self._words = _word_engine(engine) if kind == "wordpiece" else None
+
+    def _set_special(self, needed: bool) -> None:
+        ids = {piece: index for index, piece in enumerate(self.pieces)}
+        missing = [f"{role} ({piece or 'no name known'})" for role, piece in zip(ROLES, self.special_pieces, strict=True)
+                   if piece not in ids]  # fmt: skip
+        if missing and needed:
+            raise UserError(
+                f"tokenizer: special pieces are missing: {', '.join(missing)}. Name them in {SETTINGS_FILE} or add them."
+            )
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids.get(p, -1) for p in self.special_pieces)
+        self.special_ids = np.array(sorted({ids[piece] for piece in self.special_pieces if piece in ids}), dtype=np.int64)
 
     @property
     def ordinary_ids(self) -> np.ndarray:
@@ -105,100 +105,274 @@ class Tokenizer:
     @property
     def identity(self) -> str:
         """Hex digest of everything that decides which ids a text gets; shards and checkpoints carry it."""
-        return hashlib.sha256(self._model_bytes() + f"{self.kind} {self.lowercase}".encode()).hexdigest()[:16]
+        content = b"".join(self._files()[name] for name in sorted(self._files()))
+        return hashlib.sha256(content + f"{self.kind} {self.lowercase}".encode()).hexdigest()[:16]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text ([n] int32), no special pieces added."""
-        if self.kind == "wordpiece":
-            batch = self.engine.encode_batch_fast(list(texts), add_special_tokens=False)
-            return [np.array(item.ids, dtype=np.int32) for item in batch]
-        plain = [plain_normalise(text, self.lowercase) for text in texts]
-        return [np.array(ids, dtype=np.int32) for ids in self.engine.encode(plain, num_threads=1)]
+    def normalise(self, text: str) -> str:
+        """The text that the pieces spell: NFC, marks unified, lower case if uncased. Ours only; foreign text unchanged."""
+        return normalise(text, self._rules, self.lowercase) if self.ours else text
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
-        """Ids and character offsets of each text, for answers, tags and characters covered."""
-        if self.kind == "wordpiece":
-            batch = self.engine.encode_batch(list(texts), add_special_tokens=False)
-            return [_encoding(item.ids, item.offsets) for item in batch]
-        encodings = []
-        for text in texts:
-            plain, origins = normalise_with_origins(text, self.lowercase)
-            pieces = self.engine.encode(plain, out_type="immutable_proto").pieces
-            offsets = []
-            for piece in pieces:
-                begin, end = piece.begin, piece.end
-                while begin < end and plain[begin].isspace():  # the ▁ of a piece covers a space: not the word's
-                    begin += 1
-                offsets.append((int(origins[begin]), int(origins[end])))
-            encodings.append(_encoding([piece.id for piece in pieces], offsets))
-        return encodings
+    def encode_batch(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Ids of each text ([n] int32), no special pieces added.
+
+        Raises UserError for a text that is not valid Unicode (a lone surrogate), by its entry in `names` if given.
+        """
+        try:
+            if not self.ours:
+                if self.engine is None:
+                    return [_ints(ids) for ids in self.native.encode(list(texts), num_threads=1)]
+                return [_ints(item.ids) for item in self.engine.encode_batch_fast(list(texts), add_special_tokens=False)]
+            if self._words is not None:
+                return self._wordpiece_ids(texts)
+            return self._native_ids([self.normalise(text) for text in texts])
+        except (UnicodeError, TypeError):
+            refuse_surrogates(texts, names)
+            raise
+
+    def _wordpiece_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Plain text through the engine that only looks words up, the rest through the one with all rules."""
+        encoded: list[np.ndarray | None] = [None] * len(texts)
+        plain, other = [], []
+        for index, text in enumerate(texts):
+            (other if NOT_PLAIN.search(text) else plain).append(index)
+        words = [split_signs(normalise(texts[index], self._rules, self.lowercase)) for index in plain]
+        for places, engine, batch in ((plain, self._words, words), (other, self.engine, [texts[i] for i in other])):
+            for index, item in zip(places, engine.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+                encoded[index] = _ints(item.ids)
+        return encoded  # type: ignore[return-value]
+
+    def _native_ids(self, texts: list[str]) -> list[np.ndarray]:
+        """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
+        if max(map(len, texts), default=0) <= LONGEST_PART:
+            return [_ints(ids) for ids in self.native.encode(texts, num_threads=1)]
+        parts, owner = [], []
+        for index, text in enumerate(texts):
+            cut = _parts(text)
+            parts += cut
+            owner += [index] * len(cut)
+        together: list[list[np.ndarray]] = [[] for _ in texts]
+        for index, part, ids in zip(owner, parts, self.native.encode(parts, num_threads=1), strict=True):
+            # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
+            long = len(part) > LONGEST_PART
+            together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids if long else ids))
+        return [np.concatenate(arrays) if arrays else _ints([]) for arrays in together]
+
+    def encode_with_offsets(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[Encoding]:
+        """Ids and character offsets of each text, for answers, tags and characters covered; errors as `encode_batch`."""
+        try:
+            if self.engine is None:
+                protos = [self.native.encode(text, out_type="immutable_proto").pieces for text in texts]
+                return [_encoding([p.id for p in pieces], [(p.begin, p.end) for p in pieces]) for pieces in protos]
+            if not self.ours:
+                return [_encoding(item.ids, item.offsets)
+                        for item in self.engine.encode_batch(list(texts), add_special_tokens=False)]  # fmt: skip
+            engines = [self.engine if NOT_PLAIN.search(text) else self._short for text in texts]
+            encoded: list[Encoding | None] = [None] * len(texts)
+            for engine in (self._short, self.engine):
+                places = [index for index, chosen in enumerate(engines) if chosen is engine]
+                for index, item in zip(places, engine.encode_batch([texts[i] for i in places], add_special_tokens=False),
+                                       strict=True):  # fmt: skip
+                    encoded[index] = _encoding(item.ids, item.offsets)
+            return encoded  # type: ignore[return-value]
+        except (UnicodeError, TypeError):
+            refuse_surrogates(texts, names)
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ordinary pieces in `ids`; special pieces are left out."""
-        ids = [int(i) for i in ids if i not in self.special_ids]
-        return self.engine.decode(ids)
+        """Text of the ordinary pieces in `ids`; special pieces are left out.
+
+        Unigram and BPE give back `normalise(text)` to the character; WordPiece gives its words, signs apart, with
+        single spaces between.
+        """
+        special = set(self.special_ids.tolist())
+        ordinary = [int(i) for i in ids if int(i) not in special]
+        return self.native.decode(ordinary) if self.native is not None else self.engine.decode(ordinary)
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's two files into `folder`."""
-        folder = Path(folder)
-        name = WORDPIECE_FILE if self.kind == "wordpiece" else SENTENCEPIECE_FILE
-        write_bytes(folder / name, self._model_bytes())
-        write_json(folder / SETTINGS_FILE, {
-            "kind": self.kind, "do_lower_case": self.lowercase, "strip_accents": False,
+        """Write the tokenizer's files into `folder`: tokenizer.json, tokenizer.model where there is one, the config."""
+        files = self._files()
+        for name, content in files.items():
+            write_bytes(Path(folder) / name, content)
+        write_json(Path(folder) / SETTINGS_FILE, {
+            **self.settings, "kind": self.kind, "do_lower_case": self.lowercase, "strip_accents": False,
             "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": self.max_length,
-            "pad_token": PAD, "unk_token": UNK, "cls_token": CLS, "sep_token": SEP, "mask_token": MASK,
+            **{role: piece for role, piece in zip(ROLES, self.special_pieces, strict=True) if piece},
             "identity": self.identity,
         })  # fmt: skip
 
-    def _model_bytes(self) -> bytes:
-        if self.kind == "wordpiece":
-            return self.engine.to_str(pretty=True).encode()
-        return self.engine.serialized_model_proto()
+    def _files(self) -> dict[str, bytes]:
+        files = {} if self.engine is None else {JSON_FILE: self.engine.to_str(pretty=True).encode()}
+        return files | ({} if self.native is None else {MODEL_FILE: self.native.serialized_model_proto()})
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Tokenizer":
-        """Load from a folder that `save` wrote (a tokenizer's own folder or a checkpoint's).
+    def load(cls, path: str | Path, need_special: bool = True) -> "Tokenizer":
+        """Load a folder that `save` wrote (a tokenizer's own or a checkpoint's), or anybody's tokenizer.json, vocab.txt
+        or sentencepiece .model, as a folder or a file.
 
-        Raises UserError when a file is missing, damaged, or is not the one its settings were written for.
-        """
-        folder = Path(folder)
-        if not (folder / SETTINGS_FILE).exists():
-            raise UserError(f"{folder}: no {SETTINGS_FILE} there. Point to a folder written by prepare.py or train.py.")
-        settings = read_json(folder / SETTINGS_FILE)
-        kind = settings.get("kind", "wordpiece")
-        path = folder / (WORDPIECE_FILE if kind == "wordpiece" else SENTENCEPIECE_FILE)
-        if not path.exists():
-            raise UserError(f"{path}: the tokenizer's file is missing. Restore it or run prepare.py again.")
-        try:
-            if kind == "wordpiece":
-                engine = tokenizers.Tokenizer.from_file(str(path))
-            else:
-                engine = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except Exception as error:
-            raise UserError(f"{path}: not a readable tokenizer ({error}). Restore it or run prepare.py again.") from None
-        tokenizer = cls(kind, engine, settings["do_lower_case"], settings["model_max_length"])
+        Raises UserError when a file is missing or damaged, is not the one its settings were written for, or lacks a
+        special piece (unless `need_special` is false, for comparing tokenizers only).
+        """  # fmt: skip
+        path = Path(path)
+        config = path / SETTINGS_FILE
+        settings = read_json(config) if config.exists() else {}
+        if "normaliser" not in settings:
+            from tokenization.importing import import_tokenizer
+
+            return import_tokenizer(path, need_special)
+        kind = settings.get("kind")
+        engine = read_engine(path / JSON_FILE)
+        native = None if kind == "wordpiece" else read_native(path / MODEL_FILE)
+        tokenizer = cls(kind, engine, {k: v for k, v in settings.items() if k != "identity"}, native)
         if settings.get("identity") not in (None, tokenizer.identity):
-            raise UserError(f"{path}: changed since its {SETTINGS_FILE} was written. Restore both files together.")
+            raise UserError(f"{path / JSON_FILE}: changed since its {SETTINGS_FILE} was written. Restore the files together.")
         return tokenizer
+
+
+def read_engine(path: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer in `path`; UserError when it is missing or damaged."""
+    if not path.exists():
+        raise UserError(f"{path}: the tokenizer's file is missing. Restore it or run prepare.py again.")
+    try:
+        engine = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise UserError(f"{path}: not a readable tokenizer ({error}). Restore it or run prepare.py again.") from None
+    engine.no_truncation()  # a saved setting of somebody else's; the cutting of long texts is `data`'s
+    engine.no_padding()
+    return engine
+
+
+def read_native(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """The sentencepiece model in `path`; UserError when it is missing or damaged."""
+    if not path.exists():
+        raise UserError(f"{path}: the tokenizer's file is missing. Restore it or run prepare.py again.")
+    try:
+        native = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        if native.get_piece_size() == 0:
+            raise ValueError("no pieces in it")
+    except Exception as error:
+        raise UserError(f"{path}: not a readable sentencepiece model ({error}). Restore it or train it again.") from None
+    return native
+
+
+def refuse_surrogates(texts: Sequence[str], names: Sequence[str] | None = None) -> None:
+    """Raise UserError for the first text that UTF-8 cannot write, with its name, place and the remedy."""
+    for index, text in enumerate(texts):
+        where = names[index] if names is not None else f"text {index + 1} of {len(texts)}"
+        if not isinstance(text, str):
+            raise UserError(f"{where}: expected a string to tokenize, found {type(text).__name__}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{where}: a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}; it is half of a "
+                "character and cannot be written as UTF-8. Decode the file anew or remove it."
+            ) from None
+
+
+def continuing(pieces: list[str]) -> np.ndarray:
+    """[pieces] bool: whether a piece continues the word before it, told by the style of marks the vocabulary uses."""
+    if any(piece.startswith("##") for piece in pieces):
+        return np.array([piece.startswith("##") and piece != "##" for piece in pieces])
+    mark = max(SPACE_MARK, "Ġ", key=lambda sign: sum(piece.startswith(sign) for piece in pieces))
+    byte = re.compile(r"<0x[0-9A-F]{2}>")
+    # A sign after a word ("söz,") has no space either and still is no part of the word.
+    return np.array([
+        not piece.startswith(mark) and bool(byte.fullmatch(piece) or any(c.isalnum() for c in piece)) for piece in pieces
+    ])  # fmt: skip
+
+
+def split_signs(plain: str) -> str:
+    """Normalised text of plain characters with spaces around every sign: WORD_OR_SIGN for those who then split at spaces."""
+    return _SIGN.sub(r" \1 ", plain)
+
+
+def _parts(text: str) -> list[str]:
+    """`text` cut at spaces into parts of at most LONGEST_PART characters, the space at a cut left out."""
+    parts, begin = [], 0
+    while len(text) - begin > LONGEST_PART:
+        cut = text.rfind(" ", begin + 1, begin + LONGEST_PART + 1)
+        if cut < 0:
+            cut = text.find(" ", begin + LONGEST_PART)
+        # Only a space between two other characters may be left to the next part's own mark.
+        if cut < 0 or text[cut - 1] == " " or text[cut + 1 : cut + 2] in (" ", ""):
+            break
+        parts.append(text[begin:cut])
+        begin = cut + 1
+    return [*parts, text[begin:]]
+
+
+def _ints(ids: list[int]) -> np.ndarray:
+    return np.frombuffer(array("i", ids), dtype=np.int32)  # half the time of np.array on a list
 
 
 def _encoding(ids: list[int], offsets: list[tuple[int, int]]) -> Encoding:
     return Encoding(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(len(ids), 2))
 
 
-def empty_wordpiece(lowercase: bool) -> tokenizers.Tokenizer:
-    """A WordPiece engine before training: words and punctuation apart, pieces inside a word marked ##."""
-    engine = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=UNK, max_input_chars_per_word=100))
-    engine.normalizer = wordpiece_normalizer(lowercase)
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+def _word_engine(engine: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The same pieces over text that is normalised already and has spaces around every sign."""
+    model = engine.model
+    bare = tokenizers.Tokenizer(model)
+    bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return bare
+
+
+def _short_engine(engine: tokenizers.Tokenizer, lowercase: bool) -> tokenizers.Tokenizer:
+    """The same tokenizer without the rules that plain text has no use for; casing and the marks of spaces stay."""
+    short = tokenizers.Tokenizer.from_str(engine.to_str())
+    marks = [] if isinstance(engine.model, models.WordPiece) else space_marks()
+    short.normalizer = normalizers.Sequence([*(lower_rules() if lowercase else []), *marks])
+    short.encode_special_tokens = True
+    return short
+
+
+def wordpiece_engine(pieces: Sequence[str], lowercase: bool, transliterate: bool = False) -> tokenizers.Tokenizer:
+    """tokenizer.json of a WordPiece vocabulary, `pieces` in the order of their ids (the five special ones first)."""
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
+    engine = tokenizers.Tokenizer(model)
+    engine.normalizer = text_normalizer(lowercase, transliterate)
+    engine.pre_tokenizer = pre_tokenizers.Split(WORD_OR_SIGN, "removed", invert=True)
     engine.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    return engine
+    return _with_template(engine)
 
 
-def add_template(engine: tokenizers.Tokenizer) -> None:
-    """[CLS] a [SEP] b [SEP] for those who load tokenizer.json elsewhere; here specials are placed by `data`."""
-    cls_id, sep_id = engine.token_to_id(CLS), engine.token_to_id(SEP)
+def sentencepiece_engine(
+    kind: str, native: sentencepiece.SentencePieceProcessor, lowercase: bool, transliterate: bool = False
+) -> tokenizers.Tokenizer:
+    """tokenizer.json of a sentencepiece model that we trained (`kind` unigram or bpe): same pieces, same ids."""
+    size = native.get_piece_size()
+    pieces = [native.id_to_piece(index) for index in range(size)]
+    if kind == "unigram":
+        # Special and byte pieces are never to be found in text, whatever its spelling: far below any path.
+        scores = [-1e6 if native.is_control(i) or native.is_unknown(i) or native.is_byte(i) else native.get_score(i)
+                  for i in range(size)]  # fmt: skip
+        model = models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=native.unk_id(), byte_fallback=True)
+    else:
+        ids = {piece: index for index, piece in enumerate(pieces)}
+        merges = []
+        for piece in pieces:  # in the order of their rank
+            if not (native.is_control(ids[piece]) or native.is_byte(ids[piece]) or native.is_unknown(ids[piece])):
+                halves = [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
+                halves = [(left, right) for left, right in halves if left in ids and right in ids]
+                merges += sorted(halves, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        model = models.BPE(ids, merges, unk_token=UNK, byte_fallback=True)
+    engine = tokenizers.Tokenizer(model)
+    engine.normalizer = normalizers.Sequence([text_normalizer(lowercase, transliterate), *space_marks()])
+    engine.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Metaspace(SPACE_MARK, prepend_scheme="always", split=True)
+    ])  # fmt: skip
+    engine.decoder = decoders.Sequence([
+        decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+    ])  # fmt: skip
+    return _with_template(engine)
+
+
+def _with_template(engine: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Special pieces declared, and [CLS] a [SEP] b [SEP] for those who load the file elsewhere; `data` places its own."""
+    engine.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False) for piece in SPECIAL_PIECES])
     engine.post_processor = processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}", pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-        special_tokens=[(CLS, cls_id), (SEP, sep_id)],
+        special_tokens=[(CLS, engine.token_to_id(CLS)), (SEP, engine.token_to_id(SEP))],
     )  # fmt: skip
+    return engine

@@ -1,22 +1,55 @@
-"""Train a tokenizer on the weighted corpus, and skip the work when the same one is already there."""
+"""Train a tokenizer on the weighted corpus, and skip the work when the same one is already there.
+
+The corpus is streamed once into a table of words and their counts; both trainers then see the table, never the text.
+That bounds the memory by the number of distinct words (MOST_WORDS), makes a document's weight a multiplication, and
+makes the result the same bytes on any number of processes: counts add up in any order, ties are broken by spelling.
+"""
 
 import hashlib
 import io
 import itertools
-from collections.abc import Iterator
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from tokenizers import trainers
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from corpus.build import read_documents
-from tokenization.tokenizer import SPECIAL_PIECES, Tokenizer, add_template, empty_wordpiece, plain_normalise
+from language.azerbaijani import ALPHABET, ALPHABET_UPPER
+from tokenization.normaliser import NOT_PLAIN, normalise, text_normalizer
+from tokenization.proto import rounded_scores
+from tokenization.pruning import prune_pieces
+from tokenization.tokenizer import (
+    SCORE_STEP,
+    SPECIAL_PIECES,
+    WORD_OR_SIGN,
+    Tokenizer,
+    refuse_surrogates,
+    sentencepiece_engine,
+    split_signs,
+    wordpiece_engine,
+)
 
 MANIFEST = "training.json"
+FORMAT = 2  # raised when the same settings begin to give another tokenizer
+KINDS = ("wordpiece", "unigram", "bpe")
+KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency", "alphabet_size", "prune_from",
+        "transliterate", "processes"}  # fmt: skip
+GROUP = 256  # documents that one process counts at a time
+# Distinct words kept while counting, about 1 GB of table at 120 B each: when full, the rarest are dropped (a text of
+# 651 M Azerbaijani words has some 6 M). The trainers get the most frequent MOST_TRAINED of them.
+MOST_WORDS, MOST_TRAINED = 8_000_000, 2_000_000
+MOST_OCCURRENCES = 100_000_000  # the WordPiece trainer counts words itself: larger tables are scaled down to this
+# Characters that are always pieces: printable ASCII and the alphabet, so that no small sample lacks a letter.
+ALWAYS = "".join(chr(point) for point in range(0x21, 0x7F)) + ALPHABET + ALPHABET_UPPER
 
 
 def _share(seed: int, source: str, identifier: str) -> float:
@@ -25,11 +58,14 @@ def _share(seed: int, source: str, identifier: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def sample_texts(corpus: Path, characters: dict[str, int], weights: dict[str, float], budget: int, seed: int) -> Iterator[str]:
-    """Stream about `budget` characters of the kept documents, each source in proportion to characters x weight.
+def sample_texts(
+    corpus: Path, characters: dict[str, int], weights: dict[str, float], budget: int, seed: int
+) -> Iterator[tuple[str, int]]:
+    """Stream (text, copies) of about `budget` characters of the kept documents, sources by characters x weight.
 
-    `characters` and `weights` are per source. A document appears floor(rate) times and once more by a draw that
-    depends on (seed, source, id) alone; a rate above 1 is upsampling, as in the paper's weighted DOLLMA.
+    `characters` and `weights` are per source. A document counts floor(rate) times and once more by a draw that
+    depends on (seed, source, id) alone; a rate above 1 is upsampling, as in the paper's weighted DOLLMA. Raises
+    UserError for text that is not valid Unicode.
     """
     total = sum(characters[name] * weights[name] for name in characters)
     scale = min(1.0, budget / max(total, 1))
@@ -37,18 +73,22 @@ def sample_texts(corpus: Path, characters: dict[str, int], weights: dict[str, fl
         rate = weights[source] * scale
         for document in read_documents(corpus, source):
             copies = int(rate) + (_share(seed, source, document["id"]) < rate % 1)
-            yield from itertools.repeat(document["text"], copies)
+            if copies:
+                refuse_surrogates([document["text"]], [f"source {source}, document {document['id']}"])
+                yield document["text"], copies
 
 
 def train_tokenizer(settings: dict[str, Any], corpus: str | Path, out: str | Path, seed: int) -> Tokenizer:
     """Train the tokenizer that `settings` (conf/tokenizer) describes on a built corpus and save it in `out`.
 
-    Reused when `out` already holds one of the same settings, corpus and seed. Raises UserError when the text cannot
-    fill the vocabulary.
+    Reused when `out` already holds one of the same settings, corpus and seed. Raises UserError for settings that
+    cannot work and when the text cannot fill the vocabulary, with the number of pieces that it can fill.
     """
     corpus, out = Path(corpus), Path(out)
+    _check(settings)
     corpus_manifest, report = read_json(corpus / "manifest.json"), read_json(corpus / "report.json")
-    digest = digest_of({"settings": settings, "seed": seed, "corpus": corpus_manifest["digest"]})
+    decisive = {key: value for key, value in settings.items() if key != "processes"}
+    digest = digest_of({"settings": decisive, "seed": seed, "corpus": corpus_manifest["digest"], "format": FORMAT})
     if (out / MANIFEST).exists() and read_json(out / MANIFEST)["digest"] == digest:
         print(f"tokenizer: reused {out}")
         return Tokenizer.load(out)
@@ -56,56 +96,175 @@ def train_tokenizer(settings: dict[str, Any], corpus: str | Path, out: str | Pat
     characters = {name: entry["characters"] for name, entry in sources.items() if entry["characters"]}
     weights = {name: entry["weight"] for name, entry in sources.items()}
     texts = sample_texts(corpus, characters, weights, settings["sample_characters"], seed)
-    bar = tqdm(texts, desc=f"tokenizer: {settings['kind']}", unit=" documents", disable=None)
+    words = count_words(texts, settings)
+    if not words:
+        raise UserError(f"{corpus}: no text to train a tokenizer on. Look at its report.json for what was removed and why.")
     if settings["kind"] == "wordpiece":
-        tokenizer = _train_wordpiece(settings, bar)
-    elif settings["kind"] in ("unigram", "bpe"):
-        tokenizer = _train_sentencepiece(settings, bar)
+        tokenizer = _train_wordpiece(settings, words)
     else:
-        raise UserError(f"tokenizer.kind={settings['kind']}: choose wordpiece, unigram or bpe.")
+        tokenizer = _train_sentencepiece(settings, words)
     tokenizer.save(out)
-    write_json(out / MANIFEST, {"digest": digest, "settings": settings, "seed": seed, "corpus": corpus_manifest["digest"]})
+    write_json(out / MANIFEST, {"digest": digest, "settings": decisive, "seed": seed, "corpus": corpus_manifest["digest"]})
     print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} pieces, written to {out}")
-    return tokenizer
+    return Tokenizer.load(out)
 
 
-def _too_large(settings: dict[str, Any], filled: str) -> UserError:
+def _check(settings: dict[str, Any]) -> None:
+    unknown = sorted(set(settings) - KEYS)
+    if unknown:
+        raise UserError(f"tokenizer.{unknown[0]}: no such setting. Known: {', '.join(sorted(KEYS))}.")
+    if settings["kind"] not in KINDS:
+        raise UserError(f"tokenizer.kind={settings['kind']}: choose wordpiece, unigram or bpe.")
+    for key in ("vocab_size", "sample_characters"):
+        if not isinstance(settings[key], int) or settings[key] < 1:
+            raise UserError(f"tokenizer.{key}={settings[key]}: expected a whole number from 1.")
+    if settings.get("prune_from", 1.0) < 1:
+        raise UserError(f"tokenizer.prune_from={settings['prune_from']}: expected 1 (no pruning) or more.")
+
+
+def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> dict[str, int]:
+    """Count the words of (text, copies): most frequent first, equal ones by spelling, at most MOST_TRAINED.
+
+    A word is what WordPiece sees as one (signs apart) or, for Unigram and BPE, what stands between white space.
+    """
+    bar = iter(tqdm(texts, desc=f"tokenizer: words for {settings['kind']}", unit=" documents", disable=None))
+    groups = iter(lambda: list(itertools.islice(bar, GROUP)), [])
+    work = partial(_count_group, settings["kind"], settings["lowercase"], settings.get("transliterate", False))
+    counts: Counter[str] = Counter()
+    processes = settings.get("processes", 1)
+    if processes == 1:
+        _add_all(counts, map(work, groups))
+    else:
+        # A new interpreter each: the library's threads do not survive a fork.
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            _add_all(counts, pool.imap(work, groups))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ordered[:MOST_TRAINED])
+
+
+def _add_all(counts: Counter[str], parts: Iterable[Counter[str]]) -> None:
+    """Add up the parts, in order, dropping the rarest words whenever the table is full."""
+    for part in parts:
+        counts.update(part)
+        rarest = 1
+        while len(counts) > MOST_WORDS:
+            for word in [word for word, count in counts.items() if count <= rarest]:
+                del counts[word]
+            rarest += 1
+
+
+_RULES: dict[tuple[bool, bool], normalizers.Normalizer] = {}  # built once a process: 60 patterns to compile
+
+
+def _count_group(kind: str, lowercase: bool, transliterate: bool, texts: list[tuple[str, int]]) -> Counter[str]:
+    rules = _RULES.setdefault((lowercase, transliterate), text_normalizer(lowercase, transliterate))
+    splitter = pre_tokenizers.Split(WORD_OR_SIGN, "removed", invert=True)
+    counts: Counter[str] = Counter()
+    for text, copies in texts:
+        plain = normalise(text, rules, lowercase)
+        if kind != "wordpiece":
+            words = plain.split()
+        elif NOT_PLAIN.search(text):
+            words = [word for word, _ in splitter.pre_tokenize_str(plain)]
+        else:
+            words = split_signs(plain).split()
+        if copies == 1:
+            counts.update(words)
+        else:
+            counts.update({word: count * copies for word, count in Counter(words).items()})
+    return counts
+
+
+def _cannot_fill(settings: dict[str, Any], filled: str) -> UserError:
     return UserError(
         f"tokenizer.vocab_size={settings['vocab_size']}: the corpus fills only {filled} pieces. "
         "Set tokenizer.vocab_size to that or less, or add text."
     )
 
 
-def _train_wordpiece(settings: dict[str, Any], texts: Iterator[str]) -> Tokenizer:
-    engine = empty_wordpiece(settings["lowercase"])
+def _alphabet(words: dict[str, int], size: int) -> list[str]:
+    """The `size` most frequent characters, with those that are pieces always; sorted."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    frequent = sorted(counts, key=lambda c: (-counts[c], c))[:size]
+    return sorted(set(frequent) | set(ALWAYS))
+
+
+def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
+    """BPE merges by count (what the library calls WordPiece training), then the least useful pieces pruned."""
+    size, most = settings["vocab_size"], int(settings["vocab_size"] * settings.get("prune_from", 1.0))
+    alphabet = _alphabet(words, settings["alphabet_size"])
+    inside = {character for word in words for character in word[1:]}
+    # The trainer would number ##x in the order of a hash table, and numbers break its ties. Declared first, they are fixed.
+    declared = [*SPECIAL_PIECES, *("##" + character for character in alphabet if character in inside)]
+    if len(declared) + len(alphabet) > size:
+        raise UserError(
+            f"tokenizer.vocab_size={size}: {len(declared) + len(alphabet)} pieces are needed for single characters alone. "
+            "Set tokenizer.vocab_size above that, or lower tokenizer.alphabet_size."
+        )
+    engine = tokenizers.Tokenizer(models.WordPiece(unk_token=SPECIAL_PIECES[1], max_input_chars_per_word=100))
+    engine.pre_tokenizer = pre_tokenizers.Split(Regex(r" "), "removed")
     trainer = trainers.WordPieceTrainer(
-        vocab_size=settings["vocab_size"], min_frequency=settings["min_frequency"], show_progress=False,
-        special_tokens=list(SPECIAL_PIECES), limit_alphabet=settings["alphabet_size"],
+        vocab_size=most, min_frequency=settings["min_frequency"], show_progress=False, special_tokens=declared,
+        initial_alphabet=alphabet, limit_alphabet=len(alphabet),
     )  # fmt: skip
-    engine.train_from_iterator(texts, trainer)
-    if engine.get_vocab_size() < settings["vocab_size"]:
-        raise _too_large(settings, f"{engine.get_vocab_size():,}")
-    add_template(engine)
-    return Tokenizer("wordpiece", engine, settings["lowercase"])
+    bar = tqdm(total=len(words), desc="tokenizer: table of words", unit=" words", disable=None)
+    engine.train_from_iterator(_repeated(words, bar), trainer)
+    bar.close()
+    vocabulary = engine.get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    if len(pieces) < size:
+        raise _cannot_fill(settings, f"{len(pieces):,}")
+    pieces = prune_pieces(pieces, words, size, keep=set(declared) | set(alphabet))
+    transliterate = settings.get("transliterate", False)
+    engine = wordpiece_engine(pieces, settings["lowercase"], transliterate)
+    return Tokenizer("wordpiece", engine, _describe(settings))
 
 
-def _train_sentencepiece(settings: dict[str, Any], texts: Iterator[str]) -> Tokenizer:
+def _repeated(words: dict[str, int], bar: tqdm) -> Iterator[str]:
+    """Lines in which every word stands as often as it was counted, scaled down to MOST_OCCURRENCES in all."""
+    scale = max(1.0, sum(words.values()) / MOST_OCCURRENCES)
+    for word, count in words.items():
+        left = max(1, round(count / scale))
+        while left > 0:
+            yield " ".join([word] * min(left, 1000))
+            left -= 1000
+        bar.update()
+
+
+def _train_sentencepiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
     model = io.BytesIO()
-    # The trainer reads sentences, one a line and at most a few thousand bytes each.
-    lines = (line for text in texts for line in plain_normalise(text, settings["lowercase"]).split("\n") if line.strip())
     pad, unk, cls, sep, mask = SPECIAL_PIECES
+    lines = (f"{word}\t{count}" for word, count in words.items())
+    print(f"tokenizer: {settings['kind']} on {len(words):,} words (sentencepiece reports no progress)")
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines, model_writer=model, model_type=settings["kind"],
-            vocab_size=settings["vocab_size"], character_coverage=0.9999, normalization_rule_name="identity",
-            remove_extra_whitespaces=False, pad_id=0, unk_id=1, bos_id=2, eos_id=3, pad_piece=pad, unk_piece=unk,
-            bos_piece=cls, eos_piece=sep, control_symbols=[mask], num_threads=1, minloglevel=2,
-            max_sentence_length=100_000, train_extremely_large_corpus=False,
+            sentence_iterator=lines, input_format="tsv", model_writer=model, model_type=settings["kind"],
+            vocab_size=settings["vocab_size"], character_coverage=0.9999, required_chars=ALWAYS, byte_fallback=True,
+            normalization_rule_name="identity", remove_extra_whitespaces=False, user_defined_symbols=["\n"],
+            pad_id=0, unk_id=1, bos_id=2, eos_id=3, control_symbols=[mask], pad_piece=pad, unk_piece=unk, bos_piece=cls,
+            eos_piece=sep, num_threads=2, minloglevel=2, max_sentence_length=100_000, train_extremely_large_corpus=False,
         )  # fmt: skip
     except (RuntimeError, OSError) as error:
-        if "vocab" in str(error).lower():
-            limit = str(error).rsplit("<=", 1)[-1].strip(" .") if "<=" in str(error) else "fewer"
-            raise _too_large(settings, limit) from None
+        message = str(error)
+        if "<=" in message:
+            raise _cannot_fill(settings, message.rsplit("<=", 1)[-1].strip(" .\n")) from None
+        if "vocab" in message.lower():
+            raise UserError(f"tokenizer.vocab_size={settings['vocab_size']}: {message.splitlines()[-1]}") from None
         raise
-    engine = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    return Tokenizer(settings["kind"], engine, settings["lowercase"])
+    proto = model.getvalue()
+    if settings["kind"] == "unigram":
+        proto = rounded_scores(proto, SCORE_STEP)
+    native = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    if native.get_piece_size() < settings["vocab_size"]:
+        raise _cannot_fill(settings, f"{native.get_piece_size():,}")
+    engine = sentencepiece_engine(settings["kind"], native, settings["lowercase"], settings.get("transliterate", False))
+    return Tokenizer(settings["kind"], engine, _describe(settings), native)
+
+
+def _describe(settings: dict[str, Any]) -> dict[str, Any]:
+    """What tokenizer_config.json says of a tokenizer of ours."""
+    normaliser = {"language": "azerbaijani", "transliterate": settings.get("transliterate", False)}
+    return {"do_lower_case": settings["lowercase"], "model_max_length": 512, "normaliser": normaliser}

@@ -20,6 +20,7 @@ class Ranks:
     world: int
     device: torch.device
     host_group: dist.ProcessGroup | None = None  # gloo, for numbers that live on the host
+    clock_group: dist.ProcessGroup | None = None  # gloo, for the thread that plans steps ahead
 
     @property
     def first(self) -> bool:
@@ -39,6 +40,14 @@ class Ranks:
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor, group=self.host_group)
         return tensor.tolist()
+
+    def of_first(self, value: float) -> float:
+        """The first rank's `value`, on every rank; in a group of its own, so that one other thread may call it."""
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(tensor, 0, group=self.clock_group)
+        return float(tensor)
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -73,7 +82,7 @@ def start(device: str) -> Ranks:
     if world == 1:
         return Ranks(rank, world, place)
     dist.init_process_group("nccl" if use_cuda else "gloo")
-    return Ranks(rank, world, place, dist.new_group(backend="gloo"))
+    return Ranks(rank, world, place, dist.new_group(backend="gloo"), dist.new_group(backend="gloo"))
 
 
 def without_sync(model: nn.Module, last: bool):

@@ -27,6 +27,7 @@ from common.files import read_jsonl
 from common.launch import EXIT_USER_ERROR
 from data.layout import Layout
 from data.packing import SPECIALS
+from model.fill_mask import fill_mask
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
 from tokenization.tokenizer import Tokenizer
@@ -148,6 +149,15 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
     report = _scores(totals.sum(0))
     report["sources"] = {name: _scores(totals[number]) for number, name in enumerate(heldout.sources)}
     return report
+
+
+def guesses(model: MaskedLM, tokenizer: Tokenizer, sentences: list[str], top: int = 5) -> dict[str, Any]:
+    """What the model puts in each [MASK] of each sentence: {sentence: a list a [MASK] of {piece: probability}}."""
+    was_training = model.training
+    model.eval()
+    found = {text: [{p: round(x, 4) for p, x in hole} for hole in fill_mask(model, tokenizer, text, top)] for text in sentences}
+    model.train(was_training)
+    return found
 
 
 def _scores(total: torch.Tensor) -> dict[str, Any]:

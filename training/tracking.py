@@ -1,11 +1,13 @@
 """What a run leaves behind: config.yaml, metrics.jsonl, summary.json. The files are the truth, W&B mirrors them."""
 
+import contextlib
 import json
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +79,26 @@ class Tracker:
             if state["diff"]:
                 write_text(run / "git.diff", state["diff"])
             write_json(run / "environment.json", {"commit": state["commit"], "changed": state["changed"], **machine()})
-        self._forget_after(-1 if resumed_step is None else resumed_step)
+        for name in ("metrics.jsonl", "skipped.jsonl"):
+            self._forget_after(run / name, -1 if resumed_step is None else resumed_step)
         self.file = open(run / "metrics.jsonl", "ab")  # noqa: SIM115  (open for the life of the run)
         if settings["tracker"]["kind"] == "wandb":
             self._start_wandb(settings)
 
-    def _forget_after(self, step: int) -> None:
-        """Drop the lines that the killed process wrote after the checkpoint we go on from; they will be written again."""
-        path = self.run / "metrics.jsonl"
+    def _forget_after(self, path: Path, step: int) -> None:
+        """Drop the lines that the killed process wrote after the checkpoint we go on from; they will be written again.
+
+        So will the evaluation at `step`, which comes after the checkpoint.
+        """
         if not path.exists():
             return
         kept = []
         for line in path.read_bytes().splitlines(keepends=True):
             try:
-                if json.loads(line)["step"] <= step:
+                values = json.loads(line)
+                if values["step"] < step or (values["step"] == step and "heldout" not in values):
                     kept.append(line)
-            except (json.JSONDecodeError, KeyError):
+            except (json.JSONDecodeError, KeyError, TypeError):
                 continue  # the torn last line of a killed process
         write_bytes(path, b"".join(kept))
 
@@ -102,13 +108,27 @@ class Tracker:
         except ImportError:
             raise UserError("tracker=wandb: wandb is not installed. Install it, or use tracker=local.") from None
         tracker = settings["tracker"]
+        if tracker["mode"] not in ("online", "offline"):
+            raise UserError(f"tracker.mode={tracker['mode']}: choose online or offline (or tracker=local for no W&B).")
         path = self.run / "wandb.json"
         identity = read_json(path)["id"] if path.exists() else wandb.util.generate_id()
         write_json(path, {"id": identity})
-        self.wandb = wandb.init(
-            project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], id=identity, resume="allow",
-            name=settings["name"], dir=str(self.run), config=settings,
-        )  # fmt: skip
+        with self._mirroring():
+            self.wandb = wandb.init(
+                project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], id=identity, resume="allow",
+                name=settings["name"], notes=self.run.name, dir=str(self.run), config=settings,
+                settings=wandb.Settings(init_timeout=60, console="off"),
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _mirroring(self) -> Iterator[None]:
+        """Whatever W&B raises (no account, no network, a dead service) costs the mirror, never the run."""
+        try:
+            yield
+        except Exception as error:
+            self.wandb = None
+            print(f"warning: W&B stopped mirroring ({type(error).__name__}: {error}). The run goes on; metrics.jsonl is whole. "
+                  "Set tracker.mode=offline where there is no account or network.", file=sys.stderr)  # fmt: skip
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl (it has a "step") and mirror its numbers."""
@@ -118,7 +138,8 @@ class Tracker:
         self.file.flush()
         if self.wandb is not None:
             numbers = {k.replace(".", "/"): v for k, v in flatten(values).items() if isinstance(v, (int, float))}
-            self.wandb.log(numbers, step=values["step"])
+            with self._mirroring():
+                self.wandb.log(numbers, step=values["step"])
 
     def close(self, summary: dict[str, Any]) -> None:
         """Write summary.json and end the mirror."""
@@ -128,8 +149,16 @@ class Tracker:
         self.file.close()
         write_json(self.run / "summary.json", summary)
         if self.wandb is not None:
-            self.wandb.summary.update({k: v for k, v in flatten(summary).items() if isinstance(v, (int, float, str))})
-            self.wandb.finish()
+            with self._mirroring():
+                self.wandb.summary.update({k: v for k, v in flatten(summary).items() if isinstance(v, (int, float, str))})
+        self.finish_mirror()
+
+    def finish_mirror(self) -> None:
+        """Let W&B send what it has; the run may be resumed under the same id."""
+        if self.wandb is not None:
+            with self._mirroring():
+                self.wandb.finish()
+            self.wandb = None
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Other people's tokenizers behind our interface: any tokenizer.json, a WordPiece vocab.txt, a sentencepiece .model.
+
+They keep their own normalisation, whatever it does to the language: that is what a comparison is to show, and what a
+checkpoint of theirs was trained with.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from common.errors import UserError
+from common.files import read_json
+from tokenization.tokenizer import JSON_FILE, ROLES, SETTINGS_FILE, Tokenizer, read_engine, read_native
+
+VOCABULARY_FILE = "vocab.txt"
+MODEL_FILES = ("tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "spm.model")
+# Names that special pieces go by when no config tells, in the order of ROLES: BERT's, RoBERTa's and XLM-R's, T5's.
+KNOWN_NAMES = (
+    ("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>", "<cls>", "<bos>"), ("[SEP]", "</s>", "<sep>", "<eos>"),
+    ("[MASK]", "<mask>"),
+)  # fmt: skip
+
+
+def import_tokenizer(path: Path, need_special: bool = True) -> Tokenizer:
+    """Load a foreign tokenizer from a folder or a file.
+
+    In a folder tokenizer.json is preferred, then vocab.txt, then a sentencepiece model. Raises UserError when there is
+    none, when it is damaged, or (unless `need_special` is false) when a special piece cannot be found in it.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder. Point to a tokenizer's folder, tokenizer.json, vocab.txt or .model.")
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        names = [name for name in (JSON_FILE, VOCABULARY_FILE, *MODEL_FILES) if (path / name).exists()]
+        if not names:
+            raise UserError(f"{path}: no {JSON_FILE}, {VOCABULARY_FILE} or sentencepiece .model there. Point to one of them.")
+        path = path / names[0]
+    settings = _settings(folder)
+    if path.suffix == ".json":
+        engine, native, kind = read_engine(path), None, None
+    elif path.suffix == ".txt":
+        engine, native, kind = read_vocabulary(path, settings), None, "wordpiece"
+    else:
+        engine, native, kind = None, read_native(path), "sentencepiece"
+    if engine is not None:
+        kind = kind or type(engine.model).__name__.lower()
+        pieces = set(engine.get_vocab(with_added_tokens=True))
+    else:
+        pieces = {native.id_to_piece(index) for index in range(native.get_piece_size())}
+        if need_special and str(settings.get("tokenizer_class", "")).startswith("XLMRoberta"):
+            # Its ids are the model's moved by one, with <mask> at the end, which only its tokenizer.json says in full.
+            raise UserError(f"{path}: XLM-R numbers these pieces otherwise. Put its {JSON_FILE} into {folder} and load that.")
+    special = [_special(role, known, settings, pieces) for role, known in zip(ROLES, KNOWN_NAMES, strict=True)]
+    try:
+        return Tokenizer(kind, engine, settings, native, special, need_special)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json and special_tokens_map.json of a folder, what the first says winning; names as strings."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", SETTINGS_FILE):
+        if (folder / name).exists():
+            read = read_json(folder / name)
+            if not isinstance(read, dict):
+                raise UserError(f"{folder / name}: expected a JSON object, found {type(read).__name__}. Restore the file.")
+            settings |= read
+    for role in ROLES:
+        if isinstance(settings.get(role), dict):
+            settings[role] = settings[role].get("content")
+    # Written anew by whoever saves; transformers writes a huge number where there is no limit.
+    settings.pop("identity", None)
+    if not isinstance(settings.get("model_max_length"), int) or settings["model_max_length"] > 1_000_000:
+        settings["model_max_length"] = 512
+    return settings
+
+
+def _special(role: str, known: tuple[str, ...], settings: dict[str, Any], pieces: set[str]) -> str:
+    """Name of the special piece of a role: the config's, or the first known one that is there; "" if none."""
+    named = settings.get(role)
+    if named in pieces:
+        return named
+    return next((name for name in known if name in pieces), named or "")
+
+
+def read_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    """The library's tokenizer for a BERT vocab.txt, with BERT's own normaliser as the config sets it.
+
+    Without a config it lower-cases when the vocabulary has no capitals.
+    """
+    try:
+        pieces = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 ({error}). Restore the file.") from None
+    if pieces and pieces[-1] == "":
+        pieces.pop()
+    pieces = [piece.rstrip("\r") for piece in pieces]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    if len(vocabulary) < len(pieces):
+        twice = next(index for index, piece in enumerate(pieces) if vocabulary[piece] != index)
+        raise UserError(f"{path}, line {twice + 1}: the piece {pieces[twice]!r} stands there twice. Restore the file.")
+    unknown = settings.get("unk_token") or "[UNK]"
+    if unknown not in vocabulary:
+        raise UserError(f"{path}: no {unknown} in it, so it is no WordPiece vocabulary. Name its unk_token in {SETTINGS_FILE}.")
+    engine = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=100))
+    lowercase = settings.get("do_lower_case")
+    if lowercase is None:
+        lowercase = not any(piece != piece.lower() for piece in pieces if not (piece.startswith("[") and piece.endswith("]")))
+        settings["do_lower_case"] = lowercase
+    engine.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"), lowercase=lowercase,
+    )  # fmt: skip
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return engine

@@ -1,0 +1,47 @@
+"""The few fields of a sentencepiece model file that its library cannot change: read and rewritten in place.
+
+The file is a protocol buffer (sentencepiece_model.proto): field 1, repeated, is a piece, whose field 2 is its score
+as a 32-bit float.
+"""
+
+import struct
+from collections.abc import Iterator
+
+_BYTES, _FIXED32, _FIXED64, _VARINT = 2, 5, 1, 0
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(field number, wire type, first byte of its content, one past its last) of one message in data[at:end]."""
+    while at < end:
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == _BYTES:
+            length, at = _varint(data, at)
+        elif wire == _VARINT:
+            length = _varint(data, at)[1] - at
+        else:
+            length = {_FIXED32: 4, _FIXED64: 8}[wire]
+        yield key >> 3, wire, at, at + length
+        at += length
+
+
+def rounded_scores(proto: bytes, step: float) -> bytes:
+    """The same model with every score rounded to a multiple of `step`, so that sums of them lose nothing in float32."""
+    data = bytearray(proto)
+    for number, wire, begin, end in _fields(proto, 0, len(proto)):
+        if number == 1 and wire == _BYTES:
+            for inner, kind, at, _ in _fields(proto, begin, end):
+                if inner == 2 and kind == _FIXED32:
+                    (score,) = struct.unpack_from("<f", proto, at)
+                    struct.pack_into("<f", data, at, round(score / step) * step)
+    return bytes(data)
