@@ -48,6 +48,8 @@ from training.precision import choose_dtype
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
 from training.tracking import Tracker, is_done, peak_memory, power_watts
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # write a checkpoint and end with EXIT_REQUEUE
+
 
 @dataclass
 class State:
@@ -116,7 +118,7 @@ def plan_steps(
 def budget_of(settings: dict[str, Any], tokens_per_epoch: float) -> dict[str, Any]:
     """The one budget that is set, as {"unit": steps|tokens|minutes, "amount"}; epochs are counted in their tokens."""
     given = {unit: amount for unit, amount in settings["budget"].items() if amount is not None}
-    if len(given) != 1 or min(given.values()) <= 0:
+    if len(given) != 1 or any(isinstance(amount, str) or not 0 < amount < math.inf for amount in given.values()):
         raise UserError(f"budget: set exactly one of steps, tokens, epochs, minutes to more than 0 (now: {given or 'none'}).")
     unit, amount = given.popitem()
     return {"unit": "tokens", "amount": amount * tokens_per_epoch} if unit == "epochs" else {"unit": unit, "amount": amount}
@@ -128,6 +130,7 @@ def train(config: DictConfig) -> int:
     run = Path(settings["run_dir"])
     if settings["resume"] not in ("auto", "never"):
         raise UserError(f"resume={settings['resume']}: choose auto (go on where a killed run stopped) or never.")
+    budget_of(settings, 1.0)  # a wrong one is said before anything is prepared
     if is_done(run, settings):
         print(f"training: done already, reused {run}")
         return 0
@@ -136,8 +139,11 @@ def train(config: DictConfig) -> int:
     ranks = start(settings["device"])
     try:
         return _train(settings, run, ranks)
-    finally:
+    finally:  # a sweep runs one job after another in this process
         ranks.close()
+        gc.unfreeze()
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
@@ -181,7 +187,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         print(f"training: {size}, {ranks.world} rank(s); {run}" + (f", going on from step {state.step}" if resumed else ""))
 
     stop: list[int] = []  # signals received
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda received, _: stop.append(received))
     gc.collect()
     gc.freeze()  # the collector need not walk the model again and again

@@ -25,7 +25,7 @@ ORDER, MASKS, DROPOUT = 0, 1, 2  # separate random streams under one seed
 class Batch:
     """A micro-batch on its way to the model. ids [T], positions [M], targets [M] int64.
 
-    The layout may have one document more than `documents`: a filler without targets.
+    The layout may have more documents than `documents`: fillers without targets, as long as a piece may be at most.
     """
 
     ids: torch.Tensor
@@ -83,10 +83,10 @@ class Loader:
         inside[ends - 1] = inside[ends - lengths] = False
         ids[inside] = self.shards.tokens[tokens]
         hidden, positions, targets = self.masking.apply(ids, rate, stream(self.seed, MASKS, epoch, number))
-        # What is left of the budget, under 0.5 %, becomes a document that nobody reads: shapes stay the same.
+        # What is left of the budget, under 0.5 %, becomes documents that nobody reads: shapes stay the same.
         rest = -len(ids) % WHOLE
         hidden = np.append(hidden, np.full(rest, self.sep_id))
-        layout = Layout.of(np.append(lengths, rest) if rest else lengths)
+        layout = Layout.of(np.append(lengths, [min(max_length, rest - i) for i in range(0, rest, max_length)]).astype(np.int64))
         by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))
         return Batch(
             torch.from_numpy(hidden), layout, torch.from_numpy(positions), torch.from_numpy(targets),

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ def score_rows(model: TaskModel, encoded: Encoded, max_tokens: int, dtype: torch
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     found: list[tuple[np.ndarray, torch.Tensor]] = []
     losses, count = [], 0
-    for batch in ahead(sorted_batches(encoded, max_tokens), lambda numbers: collate(encoded, numbers, device)):
+    batches = sorted_batches(encoded, max_tokens)
+    make = partial(collate, encoded, device=device)
+    for batch in ahead(batches, make) if device.type == "cuda" else map(make, batches):
         with cast():
             scores = model(batch)
         if with_loss:

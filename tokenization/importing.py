@@ -100,7 +100,7 @@ def read_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenize
     pieces = [piece.rstrip("\r") for piece in pieces]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     if len(vocabulary) < len(pieces):
-        twice = next(index for index, piece in enumerate(pieces) if vocabulary[piece] != index)
+        twice = next(index for index, piece in enumerate(pieces) if piece in pieces[:index])
         raise UserError(f"{path}, line {twice + 1}: the piece {pieces[twice]!r} stands there twice. Restore the file.")
     unknown = settings.get("unk_token") or "[UNK]"
     if unknown not in vocabulary:

@@ -23,7 +23,6 @@ from common.errors import UserError
 from common.files import read_json, write_bytes, write_json
 from tokenization.normaliser import (
     NOT_PLAIN,
-    PLAIN_SIGNS,
     SPACE_MARK,
     lower_rules,
     normalise,
@@ -37,8 +36,10 @@ ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")  # th
 JSON_FILE, MODEL_FILE, SETTINGS_FILE = "tokenizer.json", "tokenizer.model", "tokenizer_config.json"
 LONGEST_WORD = 100  # characters; WordPiece gives [UNK] for a longer one
 # Every sign and every white space ends a word; a sign is a word of its own, so an unknown emoji never takes a word along.
-WORD_OR_SIGN = Regex(r"[\p{P}\p{S}]|[^\s\p{P}\p{S}]+")
-_SIGN = re.compile(f"([{re.escape(PLAIN_SIGNS)}])")
+WORD_OR_SIGN_PATTERN = r"[\p{P}\p{S}]|[^\s\p{P}\p{S}]+"
+WORD_OR_SIGN = Regex(WORD_OR_SIGN_PATTERN)
+_SIGN = re.compile(r"([^\w\s]|_)")  # the same signs in text of plain characters
+JOINED = "\u02cd"  # stands for the space inside a phrase on the short way: a letter to Python, and never plain text
 # sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
 # 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
 SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
@@ -84,7 +85,9 @@ class Tokenizer:
         if self.ours:
             self._rules = text_normalizer(self.lowercase, settings["normaliser"].get("transliterate", False))
             self._short = _short_engine(engine, self.lowercase)
-            self._words = _word_engine(engine) if kind == "wordpiece" else None
+            self._words = _word_engine(self.pieces) if kind == "wordpiece" else None
+            phrases = phrase_pattern(self.pieces) if kind == "wordpiece" else ""
+            self._phrases = re.compile(rf"\b{phrases}\b") if phrases else None
 
     def _set_special(self, needed: bool) -> None:
         ids = {piece: index for index, piece in enumerate(self.pieces)}
@@ -120,7 +123,7 @@ class Tokenizer:
         try:
             if not self.ours:
                 if self.engine is None:
-                    return [_ints(ids) for ids in self.native.encode(list(texts), num_threads=1)]
+                    return self.native.encode(list(texts), return_type="numpy")
                 return [_ints(item.ids) for item in self.engine.encode_batch_fast(list(texts), add_special_tokens=False)]
             if self._words is not None:
                 return self._wordpiece_ids(texts)
@@ -134,8 +137,13 @@ class Tokenizer:
         encoded: list[np.ndarray | None] = [None] * len(texts)
         plain, other = [], []
         for index, text in enumerate(texts):
-            (other if NOT_PLAIN.search(text) else plain).append(index)
-        words = [split_signs(normalise(texts[index], self._rules, self.lowercase)) for index in plain]
+            # Beside a low line Python's word border is not ours; with phrases such text goes the long way too.
+            long_way = NOT_PLAIN.search(text) or (self._phrases is not None and "_" in text)
+            (other if long_way else plain).append(index)
+        words = [normalise(texts[index], self._rules, self.lowercase) for index in plain]
+        if self._phrases is not None:
+            words = [self._phrases.sub(lambda match: match.group().replace(" ", JOINED), text) for text in words]
+        words = [split_signs(text) for text in words]
         for places, engine, batch in ((plain, self._words, words), (other, self.engine, [texts[i] for i in other])):
             for index, item in zip(places, engine.encode_batch_fast(batch, add_special_tokens=False), strict=True):
                 encoded[index] = _ints(item.ids)
@@ -144,25 +152,24 @@ class Tokenizer:
     def _native_ids(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
-            return [_ints(ids) for ids in self.native.encode(texts, num_threads=1)]
+            return self.native.encode(texts, return_type="numpy")
         parts, owner = [], []
         for index, text in enumerate(texts):
             cut = _parts(text)
             parts += cut
             owner += [index] * len(cut)
         together: list[list[np.ndarray]] = [[] for _ in texts]
-        for index, part, ids in zip(owner, parts, self.native.encode(parts, num_threads=1), strict=True):
+        for index, part, ids in zip(owner, parts, self.native.encode(parts, return_type="numpy"), strict=True):
             # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
             long = len(part) > LONGEST_PART
-            together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids if long else ids))
+            together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids) if long else ids)
         return [np.concatenate(arrays) if arrays else _ints([]) for arrays in together]
 
     def encode_with_offsets(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[Encoding]:
         """Ids and character offsets of each text, for answers, tags and characters covered; errors as `encode_batch`."""
         try:
             if self.engine is None:
-                protos = [self.native.encode(text, out_type="immutable_proto").pieces for text in texts]
-                return [_encoding([p.id for p in pieces], [(p.begin, p.end) for p in pieces]) for pieces in protos]
+                return [_encoding(*self._native_offsets(text)) for text in texts]
             if not self.ours:
                 return [_encoding(item.ids, item.offsets)
                         for item in self.engine.encode_batch(list(texts), add_special_tokens=False)]  # fmt: skip
@@ -177,6 +184,14 @@ class Tokenizer:
         except (UnicodeError, TypeError):
             refuse_surrogates(texts, names)
             raise
+
+    def _native_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and offsets by a foreign sentencepiece model; the space that a piece's ▁ stands for is left out."""
+        if not text:
+            return [], []
+        read = self.native.encode(text, return_type="offset_mapping")
+        spans = [(begin + (begin + 1 < end and text[begin].isspace()), end) for begin, end in read["offsets"]]
+        return read["ids"], spans
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ordinary pieces in `ids`; special pieces are left out.
@@ -309,10 +324,10 @@ def _encoding(ids: list[int], offsets: list[tuple[int, int]]) -> Encoding:
     return Encoding(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(len(ids), 2))
 
 
-def _word_engine(engine: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The same pieces over text that is normalised already and has spaces around every sign."""
-    model = engine.model
-    bare = tokenizers.Tokenizer(model)
+def _word_engine(pieces: list[str]) -> tokenizers.Tokenizer:
+    """The same pieces over text that is normalised already, has spaces around every sign and JOINED inside phrases."""
+    vocabulary = {piece.replace(" ", JOINED): index for index, piece in enumerate(pieces)}
+    bare = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD))
     bare.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return bare
 
@@ -326,13 +341,41 @@ def _short_engine(engine: tokenizers.Tokenizer, lowercase: bool) -> tokenizers.T
     return short
 
 
+def phrase_pattern(pieces: Sequence[str]) -> str:
+    """A regular expression for the pieces with a space in them, as a tree of their letters; "" if there is none.
+
+    As a list of alternatives it would be tried phrase by phrase at every word.
+    """
+    root: dict[str, Any] = {}
+    for phrase in (piece for piece in pieces if " " in piece):
+        node = root
+        for character in phrase:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def spelled(node: dict[str, Any]) -> str:
+        ways = [re.escape(letter) + spelled(node[letter]) for letter in sorted(node) if letter]
+        if not ways:
+            return ""
+        together = f"(?:{'|'.join(ways)})"
+        return together + "?" if "" in node else together
+
+    return spelled(root)
+
+
 def wordpiece_engine(pieces: Sequence[str], lowercase: bool, transliterate: bool = False) -> tokenizers.Tokenizer:
-    """tokenizer.json of a WordPiece vocabulary, `pieces` in the order of their ids (the five special ones first)."""
+    """tokenizer.json of a WordPiece vocabulary, `pieces` in the order of their ids (the five special ones first).
+
+    A piece with a space in it is a phrase, which is taken as one word wherever its words stand side by side.
+    """
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     model = models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
     engine = tokenizers.Tokenizer(model)
     engine.normalizer = text_normalizer(lowercase, transliterate)
-    engine.pre_tokenizer = pre_tokenizers.Split(WORD_OR_SIGN, "removed", invert=True)
+    phrases = phrase_pattern(pieces)
+    inside = r"[^\s\p{P}\p{S}]"
+    unit = Regex(f"(?<!{inside}){phrases}(?!{inside})|{WORD_OR_SIGN_PATTERN}") if phrases else WORD_OR_SIGN
+    engine.pre_tokenizer = pre_tokenizers.Split(unit, "removed", invert=True)
     engine.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     return _with_template(engine)
 

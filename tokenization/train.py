@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import multiprocessing
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -42,7 +43,9 @@ MANIFEST = "training.json"
 FORMAT = 2  # raised when the same settings begin to give another tokenizer
 KINDS = ("wordpiece", "unigram", "bpe")
 KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency", "alphabet_size", "prune_from",
-        "transliterate", "processes"}  # fmt: skip
+        "transliterate", "phrases", "processes"}  # fmt: skip
+# Two words of letters side by side, which may become one piece (setting `phrases`).
+PAIR = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?= ([^\W\d_]{2,})(?![^\W_]))")
 GROUP = 256  # documents that one process counts at a time
 # Distinct words kept while counting, about 1 GB of table at 120 B each: when full, the rarest are dropped (a text of
 # 651 M Azerbaijani words has some 6 M). The trainers get the most frequent MOST_TRAINED of them.
@@ -118,6 +121,8 @@ def _check(settings: dict[str, Any]) -> None:
     for key in ("vocab_size", "sample_characters"):
         if not isinstance(settings[key], int) or settings[key] < 1:
             raise UserError(f"tokenizer.{key}={settings[key]}: expected a whole number from 1.")
+    if settings.get("phrases") and (settings["kind"] != "wordpiece" or settings["phrases"] > settings["vocab_size"] // 4):
+        raise UserError(f"tokenizer.phrases={settings['phrases']}: for kind=wordpiece only, and at most a quarter of vocab_size.")
     if settings.get("prune_from", 1.0) < 1:
         raise UserError(f"tokenizer.prune_from={settings['prune_from']}: expected 1 (no pruning) or more.")
 
@@ -129,7 +134,7 @@ def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> d
     """
     bar = iter(tqdm(texts, desc=f"tokenizer: words for {settings['kind']}", unit=" documents", disable=None))
     groups = iter(lambda: list(itertools.islice(bar, GROUP)), [])
-    work = partial(_count_group, settings["kind"], settings["lowercase"], settings.get("transliterate", False))
+    work = partial(_count_group, settings)
     counts: Counter[str] = Counter()
     processes = settings.get("processes", 1)
     if processes == 1:
@@ -156,7 +161,9 @@ def _add_all(counts: Counter[str], parts: Iterable[Counter[str]]) -> None:
 _RULES: dict[tuple[bool, bool], normalizers.Normalizer] = {}  # built once a process: 60 patterns to compile
 
 
-def _count_group(kind: str, lowercase: bool, transliterate: bool, texts: list[tuple[str, int]]) -> Counter[str]:
+def _count_group(settings: dict[str, Any], texts: list[tuple[str, int]]) -> Counter[str]:
+    """Words of one group of texts and, where phrases are asked for, pairs of words: the keys with a space."""
+    kind, lowercase, transliterate = settings["kind"], settings["lowercase"], settings.get("transliterate", False)
     rules = _RULES.setdefault((lowercase, transliterate), text_normalizer(lowercase, transliterate))
     splitter = pre_tokenizers.Split(WORD_OR_SIGN, "removed", invert=True)
     counts: Counter[str] = Counter()
@@ -168,6 +175,8 @@ def _count_group(kind: str, lowercase: bool, transliterate: bool, texts: list[tu
             words = [word for word, _ in splitter.pre_tokenize_str(plain)]
         else:
             words = split_signs(plain).split()
+        if settings.get("phrases"):
+            words += [f"{match.group()} {match.group(1)}" for match in PAIR.finditer(plain)]
         if copies == 1:
             counts.update(words)
         else:
@@ -193,10 +202,15 @@ def _alphabet(words: dict[str, int], size: int) -> list[str]:
 
 
 def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
-    """BPE merges by count (what the library calls WordPiece training), then the least useful pieces pruned."""
+    """BPE merges by count (what the library calls WordPiece training), then the least useful pieces pruned.
+
+    The most frequent `phrases` pairs of words take the place of as many pieces.
+    """
+    pairs = [word for word in words if " " in word]  # most frequent first
+    words = {word: count for word, count in words.items() if " " not in word}
     size, most = settings["vocab_size"], int(settings["vocab_size"] * settings.get("prune_from", 1.0))
     alphabet = _alphabet(words, settings["alphabet_size"])
-    inside = {character for word in words for character in word[1:]}
+    inside = {character for word in words for character in word[1:]} | set(filter(str.isalnum, ALWAYS))
     # The trainer would number ##x in the order of a hash table, and numbers break its ties. Declared first, they are fixed.
     declared = [*SPECIAL_PIECES, *("##" + character for character in alphabet if character in inside)]
     if len(declared) + len(alphabet) > size:
@@ -217,7 +231,9 @@ def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokeniz
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)
     if len(pieces) < size:
         raise _cannot_fill(settings, f"{len(pieces):,}")
-    pieces = prune_pieces(pieces, words, size, keep=set(declared) | set(alphabet))
+    known = set(alphabet) | {" "}
+    phrases = [pair for pair in pairs if known.issuperset(pair)][: settings.get("phrases") or 0]
+    pieces = prune_pieces(pieces, words, size - len(phrases), keep=set(declared) | set(alphabet)) + phrases
     transliterate = settings.get("transliterate", False)
     engine = wordpiece_engine(pieces, settings["lowercase"], transliterate)
     return Tokenizer("wordpiece", engine, _describe(settings))

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import resource
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,13 +112,13 @@ class Tracker:
         if tracker["mode"] not in ("online", "offline"):
             raise UserError(f"tracker.mode={tracker['mode']}: choose online or offline (or tracker=local for no W&B).")
         path = self.run / "wandb.json"
-        identity = read_json(path)["id"] if path.exists() else wandb.util.generate_id()
+        identity = read_json(path)["id"] if path.exists() else secrets.token_hex(4)
         write_json(path, {"id": identity})
         with self._mirroring():
             self.wandb = wandb.init(
                 project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], id=identity, resume="allow",
                 name=settings["name"], notes=self.run.name, dir=str(self.run), config=settings,
-                settings=wandb.Settings(init_timeout=60, console="off"),
+                settings=wandb.Settings(console="off"),
             )  # fmt: skip
 
     @contextlib.contextmanager

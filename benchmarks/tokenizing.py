@@ -1,0 +1,98 @@
+"""Batch encoding against the bare library on the same text and vocabulary, in one run.
+
+    python -m benchmarks.tokenizing FOLDER [FOLDER ...] --text corpus/heldout.jsonl.gz
+
+For WordPiece the bare library is `tokenizers` with its own BERT normaliser and pre-tokenizer over our vocabulary, and
+with our tokenizer.json; for Unigram and BPE it is `sentencepiece` over our model. Its ids are taken as Python lists.
+Runs alternate and medians are given, so that a busy machine slows both alike.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import sentencepiece
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
+
+from common.errors import UserError
+from common.files import read_jsonl, write_json
+from tokenization.tokenizer import JSON_FILE, MODEL_FILE, UNK, Tokenizer
+
+BATCH = 1000  # documents
+
+
+def encoders(folder: Path) -> dict[str, Callable[[list[str]], object]]:
+    """Name to a function that encodes one batch: ours first, then the bare libraries."""
+    ours = Tokenizer.load(folder)
+    ways: dict[str, Callable[[list[str]], object]] = {"ours": ours.encode_batch}
+    if ours.kind == "wordpiece":
+        same = tokenizers.Tokenizer.from_file(str(folder / JSON_FILE))
+        stock = tokenizers.Tokenizer(models.WordPiece(same.get_vocab(), unk_token=UNK, max_input_chars_per_word=100))
+        stock.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=ours.lowercase)
+        stock.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        for name, engine in (("tokenizers, our tokenizer.json", same), ("tokenizers, stock BERT", stock)):
+            ways[name] = lambda batch, engine=engine: [
+                item.ids for item in engine.encode_batch_fast(batch, add_special_tokens=False)
+            ]
+    else:
+        native = sentencepiece.SentencePieceProcessor(model_file=str(folder / MODEL_FILE))
+        ways["sentencepiece"] = native.encode
+        same = tokenizers.Tokenizer.from_file(str(folder / JSON_FILE))
+        ways["tokenizers, our tokenizer.json"] = lambda batch: [
+            item.ids for item in same.encode_batch_fast(batch, add_special_tokens=False)
+        ]
+    ways["ours, with offsets"] = ours.encode_with_offsets
+    return ways
+
+
+def measure(ways: dict[str, Callable[[list[str]], object]], texts: list[str], repeats: int) -> dict[str, float]:
+    """Median MB (10^6 bytes of UTF-8) per second of each way, runs alternating."""
+    batches = [texts[begin : begin + BATCH] for begin in range(0, len(texts), BATCH)]
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, encode in ways.items():
+            begin = time.perf_counter()
+            for batch in batches:
+                encode(batch)
+            rates[name].append(size / (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tokenizing", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("tokenizers", nargs="+", help="folders written by prepare.py")
+    parser.add_argument("--text", nargs="+", required=True, help="JSONL files with documents")
+    parser.add_argument("--megabytes", type=float, default=8.0, help="of text at most")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", help="JSON file for the numbers")
+    options = parser.parse_args()
+    try:
+        texts, size = [], 0
+        for path in options.text:
+            for _, record in read_jsonl(path):
+                if size < options.megabytes * 1e6:
+                    texts.append(record["text"])
+                    size += len(record["text"].encode())
+        result = {}
+        for folder in options.tokenizers:
+            ways = encoders(Path(folder))
+            result[folder] = measure(ways, texts, options.repeats)
+            print(f"{folder}: {size / 1e6:.1f} MB in {len(texts):,} documents, median of {options.repeats}")
+            for name, rate in result[folder].items():
+                print(f"  {name:32} {rate:7.2f} MB/s   ours / this {result[folder]['ours'] / rate:5.2f}")
+        if options.out:
+            write_json(options.out, result)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
