@@ -91,7 +91,8 @@ def check_models(models: Any) -> None:
     """UserError for an entry of `models` that is not {name, checkpoint, scratch}."""
     for model in models or [None]:
         if not isinstance(model, dict) or not {"name", "checkpoint"} <= set(model) <= {"name", "checkpoint", "scratch"}:
-            raise UserError(f"models: {model} is not {{name: ..., checkpoint: ..., scratch: true or false}}. See conf/benchmark.yaml.")
+            wanted = "{name: ..., checkpoint: ..., scratch: true or false}"
+            raise UserError(f"models: {model} is not {wanted}. See conf/benchmark.yaml.")
     names = [model["name"] for model in models]
     if len(set(names)) < len(names):
         raise UserError(f"models: two have the same name ({', '.join(names)}). Each needs its own folder.")

@@ -71,13 +71,14 @@ def finetune(config: DictConfig) -> int:
         scores.append(summary["test_score"])
         print(describe(summary))
     if len(seeds) > 1:
-        print(f"{start.name} on {data.task.name}: test {data.task.metric} {100 * sum(scores) / len(scores):.1f}, mean of {len(seeds)} seeds")
+        mean = 100 * sum(scores) / len(scores)
+        print(f"{start.name} on {data.task.name}: test {data.task.metric} {mean:.1f}, mean of {len(seeds)} seeds")
     return 0
 
 
 def prepare_machine(settings: dict[str, Any]) -> torch.device:
     """Threads and device of this process."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fine-tuning runs on one device. Start it without torchrun; spread tasks with python finetune.py -m.")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
@@ -95,9 +96,12 @@ def check_seeds(seeds: Any) -> list[int]:
 def describe(summary: dict[str, Any]) -> str:
     """One line for the terminal."""
     again = "done already: " if summary.get("reused") else ""
-    return (f"{again}{summary['model']} on {summary['task']}, seed {summary['seed']}: dev {summary['metric']} "
-            f"{100 * summary['dev_score']:.1f} (epoch {summary['best_epoch']} of {summary['epochs']}), test {100 * summary['test_score']:.1f}, "
-            f"{3600 * summary['hours']:.0f} s; {summary['folder']}")  # fmt: skip
+    dev, test = 100 * summary["dev_score"], 100 * summary["test_score"]
+    return (
+        f"{again}{summary['model']} on {summary['task']}, seed {summary['seed']}: dev {summary['metric']} {dev:.1f} "
+        f"(epoch {summary['best_epoch']} of {summary['epochs']}), test {test:.1f}, {3600 * summary['hours']:.0f} s; "
+        f"{summary['folder']}"
+    )
 
 
 def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, device: torch.device, out: Path,
@@ -121,10 +125,12 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     model = build_model(start, task.kind, len(task.labels or []), seed, recipe["reinitialise_layers"]).to(device)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(recipe["beta1"], recipe["beta2"]), eps=recipe["eps"], fused=True)
+    betas = (recipe["beta1"], recipe["beta2"])
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=betas, eps=recipe["eps"], fused=True)
     # On CPU auto means fp32 here: steps of a few hundred tokens of ever new lengths are slower in bf16 (22 s for 17 s).
-    dtype = choose_dtype("fp32" if settings["precision"] == "auto" and device.type == "cpu" else settings["precision"], device)
-    ready = (lambda make, items: ahead(items, make)) if device.type == "cuda" else map  # on CPU a second thread only takes the cores from the first
+    on_cpu = device.type == "cpu"
+    dtype = choose_dtype("fp32" if on_cpu and settings["precision"] == "auto" else settings["precision"], device)
+    ready = map if on_cpu else (lambda make, items: ahead(items, make))  # a thread would take the core from the loop
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     schedule = {"kind": "linear", "warmup": recipe["warmup"], "floor": 0.0}
     name = f"{start.name}/{task.name}/seed-{seed}"
@@ -137,7 +143,8 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         examples = getattr(task, split)
         scores, loss = score_rows(model, splits[split], 2 * recipe["max_tokens"], dtype, with_loss=True)
         records = with_gold(predictions(examples, splits[split], scores, task.labels, allow_no_answer), examples, task.kind)
-        return records, score_predictions(records, task.kind, task.labels, task.metric, task.positive, full=False)["score"], loss
+        scored = score_predictions(records, task.kind, task.labels, task.metric, task.positive, full=False)
+        return records, scored["score"], loss
 
     def collated(micros: list[Any]) -> list[TaskBatch]:
         return [collate(splits["train"], rows, device) for rows in micros]
@@ -204,10 +211,11 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     if settings["save_checkpoint"]:
         details = {
             "kind": task.kind, "labels": task.labels, "max_length": data.max_length, "task": task.name, "metric": task.metric,
-            "positive": task.positive, "window_overlap_tokens": settings["task"]["window_overlap_tokens"],
+            "positive": task.positive, "window_overlap_tokens": data.overlap,
             "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
         }  # fmt: skip
-        write_checkpoint(beside / "checkpoint", best["weights"], start.config, start.tokenizer, {"name": start.name}, {TASK: details})
+        extra = {"name": start.name}
+        write_checkpoint(beside / "checkpoint", best["weights"], start.config, start.tokenizer, extra, {TASK: details})
     hours = (time.time() - clock) / 3600
     price = settings["price_per_hour"]
     pooled = task.kind in POOLED
@@ -216,7 +224,8 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "test_score": test_score,
         "best_epoch": best["epoch"], "epochs": epoch + 1, "steps": step, "train_tokens": tokens, "hours": hours,
         "peak_memory_bytes": peak_memory(device), "trainable_parameters": count_parameters(model, trainable=True),
-        "energy_kwh": "not measured" if joules is None else joules / 3.6e6, "cost": "not measured" if price is None else price * hours,
+        "energy_kwh": "not measured" if joules is None else joules / 3.6e6,
+        "cost": "not measured" if price is None else price * hours,
         "device": device.type, "precision": str(dtype).removeprefix("torch."), "max_length": data.max_length,
         "pooler": ("checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new") if pooled else None,
         "examples": {split: len(getattr(task, split)) for split in splits}, "skipped": len(task.skipped),

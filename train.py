@@ -130,7 +130,8 @@ def train(config: DictConfig) -> int:
     run = Path(settings["run_dir"])
     if settings["resume"] not in ("auto", "never"):
         raise UserError(f"resume={settings['resume']}: choose auto (go on where a killed run stopped) or never.")
-    budget_of(settings, 1.0)  # a wrong one is said before anything is prepared
+    budget_of(settings, 1.0)  # a wrong value is said before anything is prepared
+    learning_rate_factor(settings["schedule"], 1.0)
     if is_done(run, settings):
         print(f"training: done already, reused {run}")
         return 0

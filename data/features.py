@@ -172,7 +172,9 @@ def _row(tokenizer: Tokenizer, a: np.ndarray, b: np.ndarray | None, max_length: 
 # ---------------------------------------------------------------- tagged sentences
 
 
-def _sentences(examples: Sequence[dict], tokenizer: Tokenizer, index: dict[str, int], max_length: int, encoded: Encoded) -> None:
+def _sentences(
+    examples: Sequence[dict], tokenizer: Tokenizer, index: dict[str, int], max_length: int, encoded: Encoded
+) -> None:
     """The first piece of each word carries its tag. A word without a piece (a soft hyphen alone) becomes [UNK]."""
     known = sorted({word for example in examples for word in example["words"]})
     unknown = np.array([tokenizer.unk_id], np.int32)
@@ -276,7 +278,9 @@ def units(encoded: Encoded) -> list[np.ndarray]:
     return [np.array([row]) for row in range(len(encoded.rows))]
 
 
-def steps_of_epoch(encoded: Encoded, batch_size: int, max_tokens: int, bucket: int, seed: int, epoch: int) -> list[list[np.ndarray]]:
+def steps_of_epoch(
+    encoded: Encoded, batch_size: int, max_tokens: int, bucket: int, seed: int, epoch: int
+) -> list[list[np.ndarray]]:
     """The optimizer steps of one epoch; each is a list of micro-batches (row numbers) of at most `max_tokens` tokens.
 
     A pure function of its arguments. Steps hold `batch_size` examples (windows for qa) and differ by at most one, so

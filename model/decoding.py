@@ -46,8 +46,13 @@ def score_rows(model: TaskModel, encoded: Encoded, max_tokens: int, dtype: torch
     return rows, float(torch.stack(losses).sum()) / max(1, count) if losses else None
 
 
-def predictions(examples: Sequence[dict[str, Any]], encoded: Encoded, scores: Sequence[np.ndarray], labels: Sequence[str] | None,
-                allow_no_answer: bool = True) -> list[dict[str, Any]]:  # fmt: skip
+def predictions(
+    examples: Sequence[dict[str, Any]],
+    encoded: Encoded,
+    scores: Sequence[np.ndarray],
+    labels: Sequence[str] | None,
+    allow_no_answer: bool = True,
+) -> list[dict[str, Any]]:
     """One record an example, in order: id, pred and scores as contract 7 has them, tokens, truncated, and what error
     lists show. `allow_no_answer` lets qa answer with nothing where [CLS] scores above the best span."""
     records = []
@@ -73,13 +78,18 @@ def predictions(examples: Sequence[dict[str, Any]], encoded: Encoded, scores: Se
         else:
             text, best, null = best_answer(example["context"], encoded, number, scores[span])
             pred = "" if allow_no_answer and null > best else text
-            record |= {"pred": pred, "scores": {"best": round(best, 4), "null": round(null, 4)}, "question": example["question"]}
+            record |= {
+                "pred": pred,
+                "scores": {"best": round(best, 4), "null": round(null, 4)},
+                "question": example["question"],
+            }
         records.append(record | {"tokens": encoded.tokens(number), "truncated": bool(encoded.truncated[number])})
     return records
 
 
 def with_gold(records: list[dict[str, Any]], examples: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """Records of a predictions file: the gold answer put after the id."""
+
     def gold(example: dict[str, Any]) -> Any:
         if kind == "qa":
             return [answer["text"] for answer in example["answers"]] or [""]

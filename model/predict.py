@@ -108,7 +108,7 @@ def _example(path: Path, line: int, row: dict[str, Any], kind: str) -> dict[str,
         else:
             value = row[column] if column is not None else None
         if name in ("options", "words") and isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") else (WORDS.findall(value) if name == "words" else None)
+            value = _list(value, name == "words")
         if not value or (name in ("options", "words") and not isinstance(value, list)):
             raise UserError(
                 f"{path}, line {line}: nothing for '{name}' (looked for {', '.join(ALIASES[kind][name])}; the record has "
@@ -118,11 +118,23 @@ def _example(path: Path, line: int, row: dict[str, Any], kind: str) -> dict[str,
     return example
 
 
+def _list(text: str, cut: bool) -> list[Any] | None:
+    """A list written as JSON in a cell; running text cut into words where `cut`."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return None
+    return WORDS.findall(text) if cut else None
+
+
 def _nfc(value: Any) -> str:
     return unicodedata.normalize("NFC", str(value.get("text") if isinstance(value, dict) else value))
 
 
-def predict(model: TaskModel, tokenizer: Tokenizer, task: dict[str, Any], examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def predict(
+    model: TaskModel, tokenizer: Tokenizer, task: dict[str, Any], examples: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """One record an example: label and probability; tags and entities; answer and its probability against no answer."""
     kind, labels = task["kind"], task["labels"]
     encoded = encode(examples, kind, tokenizer, labels, task["max_length"], task.get("window_overlap_tokens"))
@@ -143,7 +155,8 @@ def predict(model: TaskModel, tokenizer: Tokenizer, task: dict[str, Any], exampl
             result |= {"words": example["words"], "tags": record["pred"], "entities": spans}
         else:
             margin = record["scores"]["best"] - record["scores"]["null"]
-            result |= {"question": example["question"], "answer": record["pred"], "answerable": round(1 / (1 + float(np.exp(-margin))), 4)}
+            result |= {"question": example["question"], "answer": record["pred"]}
+            result["answerable"] = _probability(-np.logaddexp(0, -margin))
         if record["truncated"]:
             result["truncated"] = True
         results.append(result)

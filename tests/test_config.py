@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from common.errors import UserError
 from common.launch import folder_name  # noqa: F401  (the resolver that the configs name)
 from tests.conftest import ROOT, run_script
-from train import budget_of
+from train import budget_of, train
 
 CONF = ROOT / "conf"
 GROUPS = ["corpus", "tokenizer", "model", "masking", "optimizer", "schedule", "tracker", "experiment", "debug", "launcher"]
@@ -96,8 +96,6 @@ def test_every_key_has_a_comment(pattern):
 @pytest.mark.parametrize(("words", "said"), [
     (["optimizer.learning_rate=1"], "learning_rate"),
     (["model=huge"], "huge"),
-    (["budget={steps: 5, tokens: 7}"], "budget"),
-    (["resume=perhaps"], "resume=perhaps"),
 ])  # fmt: skip
 def test_wrong_words_end_with_code_2_and_no_traceback(words, said, tmp_path):
     result = run_script("train.py", f"workdir={tmp_path}", "corpus.path=nowhere", *words)
@@ -105,7 +103,18 @@ def test_wrong_words_end_with_code_2_and_no_traceback(words, said, tmp_path):
     assert said in result.stderr and "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("budget", [{}, {"steps": 0}, {"steps": None}, {"steps": -3}, {"steps": 5, "minutes": 1}, {"epochs": "two"}])
+@pytest.mark.parametrize(("word", "said"), [("budget={steps: 5, tokens: 7}", "exactly one"), ("resume=perhaps", "auto"),
+                                            ("schedule.kind=step", "linear, cosine")])  # fmt: skip
+def test_wrong_values_are_said_before_anything_is_prepared(word, said, tmp_path):
+    config = OmegaConf.create(plain(composed(word)) | {"workdir": str(tmp_path), "run_dir": str(tmp_path / "run")})
+    with pytest.raises(UserError, match=said):
+        train(config)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "budget", [{}, {"steps": 0}, {"steps": None}, {"steps": -3}, {"steps": 5, "minutes": 1}, {"epochs": "two"}]
+)
 def test_budget_is_exactly_one_positive_number(budget):
     with pytest.raises(UserError, match="budget"):
         budget_of({"budget": budget}, 1000.0)

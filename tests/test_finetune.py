@@ -31,7 +31,9 @@ def checkpoint(prepared, tmp_path_factory) -> Path:
     """A tiny encoder with random weights and the demo's tokenizer."""
     tokenizer = Tokenizer.load(prepared / "tokenizer")
     torch.manual_seed(4242)  # not a seed of a run below, or new weights would equal these
-    config = EncoderConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=64)
+    config = EncoderConfig(
+        vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=64
+    )
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     write_checkpoint(folder, MaskedLM(config).state_dict(), config, tokenizer, {"name": "tiny"})
     return folder
@@ -45,11 +47,15 @@ def files(tmp_path_factory) -> dict[str, Path]:
     for n in range(60):
         city, fruit = draw.choice(CITIES), draw.choice(FRUITS)
         isit = n % 2 == 0
-        rows["classification"].append({"id": n, "text": f"{n} {city if isit else fruit} haqqında", "label": "şəhər" if isit else "meyvə"})
+        rows["classification"].append(
+            {"id": n, "text": f"{n} {city if isit else fruit} haqqında", "label": "şəhər" if isit else "meyvə"}
+        )
         rows["pair"].append({"id": n, "sentence1": f"{n} {city}", "sentence2": city if isit else fruit, "label": int(isit)})
         options = [city, fruit, "daş"][: 2 + n % 2]
         draw.shuffle(options)
-        rows["choice"].append({"id": n, "question": f"{n}. Hansı şəhərdir?", "options": options, "answer": options.index(city), "subject": "a"})
+        rows["choice"].append(
+            {"id": n, "question": f"{n}. Hansı şəhərdir?", "options": options, "answer": options.index(city), "subject": "a"}
+        )
         rows["tagging"].append({"id": n, "words": [str(n), city, "\u00ad", fruit], "tags": ["O", "B-LOC", "O", "O"]})
         context = f"{n} nəfər {city} şəhərində {fruit} yeyir. " * 3
         answer = city if n % 3 else ""
@@ -66,7 +72,9 @@ def settings_of(*words: str, config: str = "finetune") -> dict:
 
 
 def run(checkpoint: Path, file: Path, kind: str, out: Path, seed: int = 0, *words: str, scratch: bool = False) -> dict:
-    settings = settings_of(f"task.kind={kind}", f"task.train={file}", "recipe.batch_size=16", "recipe.epochs=2", "recipe.lr=1e-3", *words)
+    settings = settings_of(
+        f"task.kind={kind}", f"task.train={file}", "recipe.batch_size=16", "recipe.epochs=2", "recipe.lr=1e-3", *words
+    )
     start = read_start(checkpoint, scratch=scratch)
     return run_seed(settings, start, prepare_data(settings, start, {}), seed, CPU, out)
 
@@ -103,7 +111,9 @@ def test_it_learns_what_can_be_learned(checkpoint, files, tmp_path):
 
 def test_same_seed_same_bytes_and_finished_runs_stay(checkpoint, files, tmp_path):
     names = ("predictions-test.jsonl", "predictions-dev.jsonl", "checkpoint/model.safetensors")
-    first, second, other = (run(checkpoint, files["pair"], "pair", tmp_path / str(n), seed) for n, seed in ((1, 0), (2, 0), (3, 1)))
+    first, second, other = (
+        run(checkpoint, files["pair"], "pair", tmp_path / str(n), seed) for n, seed in ((1, 0), (2, 0), (3, 1))
+    )
     read = [[(Path(summary["folder"]) / name).read_bytes() for name in names] for summary in (first, second, other)]
     assert read[0] == read[1]
     assert read[0][2] != read[2][2]
@@ -182,9 +192,13 @@ def test_predict_reads_plain_text_and_names_what_is_missing(checkpoint, files, t
     assert [row["id"] for row in said] == ["1", "3"] and all(len(row["tags"]) == len(row["words"]) for row in said)
     write_jsonl(tmp_path / "odd.jsonl", [{"sentence": "mətn"}])
     capsys.readouterr()
-    for arguments, complaint in (([folder, str(tmp_path / "odd.jsonl")], "nothing for 'words'"), ([folder, "none.txt"], "no such file"),
-                                 ([str(checkpoint), str(text)], "not fine-tuned")):  # fmt: skip
-        assert predict.main(arguments) == 2
+    odd = str(tmp_path / "odd.jsonl")
+    for model, file, complaint in (
+        (folder, odd, "nothing for 'words'"),
+        (folder, "none.txt", "no such file"),
+        (checkpoint, text, "not fine-tuned"),
+    ):
+        assert predict.main([str(model), str(file)]) == 2
         assert complaint in capsys.readouterr().err
 
 
@@ -207,7 +221,15 @@ def test_bad_input_is_one_message_and_code_2(checkpoint, files, tmp_path):
 def test_benchmark_runs_what_is_not_finished_and_reports(checkpoint, files, tmp_path):
     models = f"[{{name: a, checkpoint: {checkpoint}}}, {{name: b, checkpoint: {checkpoint}, scratch: true}}]"
     tasks = f"[{{name: p, kind: pair, train: {files['pair']}}}, {{name: c, kind: choice, train: {files['choice']}}}]"
-    words = ["benchmark.py", f"models={models}", f"tasks={tasks}", f"workdir={tmp_path}", "recipe.epochs=1", "threads=1", "baselines=[majority,tfidf]"]
+    words = [
+        "benchmark.py",
+        f"models={models}",
+        f"tasks={tasks}",
+        f"workdir={tmp_path}",
+        "recipe.epochs=1",
+        "threads=1",
+        "baselines=[majority,tfidf]",
+    ]
     first = run_script(*words)
     assert first.returncode == 0, first.stderr
     assert "12 runs" in first.stdout and "12 made now" in first.stdout

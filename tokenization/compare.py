@@ -41,7 +41,7 @@ MOST_EXAMPLES, EXAMPLE_LETTERS = 8, 160
 
 # Other people's numbers on other people's text, never measured here: (what, tokens per word or None, remark, where).
 PUBLISHED = (
-    ("WordPiece 64k, uncased (AzBERT pipeline, R. Ibishov)", 1.727, "unknown 0.0053 %, 4.572 characters per token", "raufibishov.com"),
+    ("WordPiece 64k, uncased (AzBERT pipeline)", 1.727, "unknown 0.0053 %, 4.572 characters per token", "raufibishov.com"),
     ("mBERT, as that page measured it", None, "2.846 characters per token", "raufibishov.com"),
     ("SentencePiece BPE 8k on DOLLMA's native part", 1.921, "100k documents", "azerbaijani-pe-research"),
     ("SentencePiece BPE 16k on DOLLMA's native part", 1.674, "100k documents", "azerbaijani-pe-research"),

@@ -71,8 +71,9 @@ def _settings(folder: Path) -> dict[str, Any]:
     for role in ROLES:
         if isinstance(settings.get(role), dict):
             settings[role] = settings[role].get("content")
-    # Written anew by whoever saves; transformers writes a huge number where there is no limit.
-    settings.pop("identity", None)
+    for ours in ("identity", "normaliser"):  # a single file out of a folder of ours is read for what it is
+        settings.pop(ours, None)
+    # transformers writes a huge number where there is no limit.
     if not isinstance(settings.get("model_max_length"), int) or settings["model_max_length"] > 1_000_000:
         settings["model_max_length"] = 512
     return settings

@@ -24,6 +24,7 @@ VERSION = 1  # of features and loop: a change that changes results makes finishe
 # Keys of the config that fine-tuning reads; any other key on the command line is refused, not ignored.
 READ = ("checkpoint", "model_name", "scratch", "out", "seeds", "save_checkpoint", "task", "recipe", "device", "precision",
         "threads", "tracker", "name", "workdir", "price_per_hour", "experiment", "debug", "hydra")  # fmt: skip
+EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm")
 MAX_LENGTH = {"qa": 384}  # pieces, where the task does not say; 128 for the other kinds
 
 
@@ -46,6 +47,7 @@ class Data:
     task: Task
     splits: dict[str, Encoded]
     max_length: int
+    overlap: int | None  # of windows
     digest: str
     notes: list[str]
 
@@ -93,7 +95,8 @@ def check_recipe(recipe: dict[str, Any]) -> None:
         if value is None and key in ("patience", "clip"):
             continue
         number = isinstance(value, int) if key in whole else isinstance(value, int | float)
-        if not number or isinstance(value, bool) or value < least.get(key, 0) or (key in ("warmup", "layerwise_decay") and value > 1):
+        share = key in ("warmup", "layerwise_decay")
+        if not number or isinstance(value, bool) or value < least.get(key, 0) or (share and value > 1):
             kind = "a whole number" if key in whole else "a number"
             raise UserError(f"recipe.{key}={value}: expected {kind} of at least {least.get(key, 0)}. See conf/finetune.yaml.")
 
@@ -142,7 +145,7 @@ def parameter_groups(model: TaskModel, recipe: dict[str, Any]) -> list[dict[str,
         if name.startswith("encoder.blocks."):
             depth = int(name.split(".")[2]) + 1
         else:
-            depth = 0 if name.startswith(("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding")) else layers + 1
+            depth = 0 if name.startswith(EMBEDDINGS) else layers + 1
         rate = recipe["lr"] * recipe["layerwise_decay"] ** (layers + 1 - depth)
         decay = recipe["weight_decay"] if parameter.ndim >= 2 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
@@ -170,8 +173,9 @@ def prepare_data(settings: dict[str, Any], start: Start, cache: dict[Any, Any]) 
         }
         notes = [*task.notes, *(f"{split}: {note}" for split, part in splits.items() for note in part.notes)]
         if longest > max_length:
-            notes.append(f"max_length {longest} is above the encoder's {start.config.max_length}: texts are cut to {max_length} pieces")
-        cache[rows] = Data(task, splits, max_length, digest_of([task.digest, task.metric, task.positive, overlap]), notes)
+            notes.append(f"max_length {longest} is above the encoder's: rows have at most {max_length} tokens")
+        digest = digest_of([task.digest, task.metric, task.positive, overlap])
+        cache[rows] = Data(task, splits, max_length, overlap, digest, notes)
     return cache[rows]
 
 

@@ -1,5 +1,7 @@
 """Task features: nothing lost, nothing scored twice, answers found again, orders that are pure functions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,7 +56,7 @@ def test_windows_cover_and_share(length, room, data):
     spans = windows(length, room, overlap)
     assert spans[0][0] == 0 and spans[-1][1] == length
     assert all(end - begin <= room for begin, end in spans)
-    assert all(before[1] - after[0] == overlap for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] - after[0] == overlap for before, after in itertools.pairwise(spans))
     owner = max_context(spans, length)
     assert all(spans[o][0] <= place < spans[o][1] for place, o in enumerate(owner))
 
@@ -158,7 +160,7 @@ def test_best_answer_is_the_best_of_all_spans(tokenizer):
 
 def test_windows_that_cannot_advance_are_refused(tokenizer):
     example = {"id": "q7", "context": "mətn " * 80, "question": "Nə?"}
-    with pytest.raises(UserError, match="window_overlap_tokens=60.*q7"):
+    with pytest.raises(UserError, match=r"window_overlap_tokens=60.*q7"):
         encode([example], "qa", tokenizer, None, 64, 60)
     with pytest.raises(UserError, match="max_length=8"):
         encode([example], "qa", tokenizer, None, 8)
@@ -168,8 +170,11 @@ def test_windows_that_cannot_advance_are_refused(tokenizer):
 @given(st.integers(1, 50), st.integers(1, 20), st.sampled_from([1, 3, 50]), st.integers(0, 5), st.integers(0, 3))
 def test_an_epoch_is_every_example_once(tokenizer, count, batch_size, bucket, seed, epoch):
     random = np.random.default_rng(count)
-    examples = [{"id": str(n), "question": "sual " * int(random.integers(1, 9)), "options": ["a", "b", "c"][: 2 + n % 2], "label": 0}
-                for n in range(count)]  # fmt: skip
+    lengths = random.integers(1, 9, count)
+    examples = [
+        {"id": str(n), "question": "sual " * int(length), "options": ["a", "b", "c"][: 2 + n % 2], "label": 0}
+        for n, length in enumerate(lengths)
+    ]
     encoded = encode(examples, "choice", tokenizer, None, 32)
     steps = steps_of_epoch(encoded, batch_size, 40, bucket, seed, epoch)
     rows = np.concatenate([rows for step in steps for rows in step])

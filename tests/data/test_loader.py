@@ -53,7 +53,9 @@ kinds = st.sampled_from(["<u2", "<u4"])
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=lengths_of, kind=kinds, calls=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=8))
+@given(
+    lengths=lengths_of, kind=kinds, calls=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=8)
+)
 def test_batches_depend_on_their_number_alone(lengths, kind, calls):
     """One loader is asked in any order, with repeats; for each answer another is made that is asked nothing else."""
     shards = shards_of(lengths, kind)

@@ -27,7 +27,9 @@ def models(kind: str):
     """Transformers' model and ours with its weights, both without dropout."""
     transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
     values = config_to_transformers(CONFIG, "bert", {"pad_token_id": 0})
-    config = transformers.BertConfig(**{k: v for k, v in values.items() if k != "model_type"}, num_labels=2 if kind == "qa" else LABELS)
+    config = transformers.BertConfig(
+        **{k: v for k, v in values.items() if k != "model_type"}, num_labels=2 if kind == "qa" else LABELS
+    )
     config._attn_implementation = "eager"
     torch.manual_seed(3)
     peer = getattr(transformers, CLASSES[kind])(config).eval()
@@ -72,7 +74,10 @@ def encoded_of(kind: str, lengths: list[int], options: list[int] | None = None) 
 
 def padded(encoded: Encoded) -> dict[str, torch.Tensor]:
     width = max(len(row.ids) for row in encoded.rows)
-    parts = {name: torch.zeros(len(encoded.rows), width, dtype=torch.long) for name in ("input_ids", "token_type_ids", "attention_mask")}
+    parts = {
+        name: torch.zeros(len(encoded.rows), width, dtype=torch.long)
+        for name in ("input_ids", "token_type_ids", "attention_mask")
+    }
     for number, row in enumerate(encoded.rows):
         n = len(row.ids)
         parts["input_ids"][number, :n] = torch.from_numpy(row.ids)
@@ -127,7 +132,9 @@ def test_equals_transformers(kind):
 def test_a_batch_is_the_sum_of_its_rows(kind, architecture):
     """Nothing leaks between rows, windows or questions: the loss of a batch is the sum of the losses alone."""
     torch.manual_seed(0)
-    config = EncoderConfig(**{**CONFIG.to_dict(), "architecture": architecture, "window": 4, "dropout": 0.0, "initializer_range": 0.3})
+    config = EncoderConfig(
+        **{**CONFIG.to_dict(), "architecture": architecture, "window": 4, "dropout": 0.0, "initializer_range": 0.3}
+    )
     model = TaskModel(Encoder(config, pooler=kind in POOLED), kind, LABELS).double()
     encoded = encoded_of(kind, [9, 31, 4, 17, 12, 25, 8], [2, 5] if kind == "choice" else None)
     groups = [np.arange(0, 2), np.arange(2, 7)] if kind == "choice" else [np.array([i]) for i in range(7)]

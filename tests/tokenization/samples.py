@@ -6,11 +6,12 @@ import random
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = [f"{kind}-{case}" for kind in ("wordpiece", "phrases", "unigram", "bpe") for case in ("cased", "uncased")]
+KINDS = [f"{kind}-{case}" for kind in ("wordpiece", "unigram", "bpe") for case in ("cased", "uncased")] + ["phrases-uncased"]
 # Words that an accent-stripping or English-casing normaliser takes for one; none of the 40 may ever meet.
-PAIRS = """ön/on üç/uc ac/aç qız/qiz öz/oz şən/sən sağ/sag qar/qır dön/don köç/koc göl/gol tük/tuk söz/soz iş/is
+_PAIRS = """ön/on üç/uc ac/aç qız/qiz öz/oz şən/sən sağ/sag qar/qır dön/don köç/koc göl/gol tük/tuk söz/soz iş/is
 çay/cay aş/as baş/bas daş/das qaş/qas yaş/yas ağ/ag dağ/dag bağ/bag yağ/yag ılıq/iliq qızıl/qizil sıx/six
-ır/ir tır/tir sır/sir kül/kul gün/gun dün/dun süd/sud üz/uz əl/el ər/er ət/et dəmir/demir mən/men""".split()
+ır/ir tır/tir sır/sir kül/kul gün/gun dün/dun süd/sud üz/uz əl/el ər/er ət/et dəmir/demir mən/men"""
+PAIRS = _PAIRS.split()
 
 
 def write_corpus(folder: Path, texts: list[str], weight: float = 1.0) -> Path:
@@ -33,7 +34,8 @@ def sentences() -> list[str]:
     texts = []
     for _ in range(1500):
         sentence = " ".join(draw.choices(words, k=9))
-        texts.append(sentence[0].upper() + sentence[1:] + draw.choice([".", "!", ", (2024-cü il).", "?\nİkinci sətir: «Iğdır»", " və ya heç bir söz_heç bir."]))
+        ends = [".", "!", ", (2024-cü il).", "?\nİkinci sətir: «Iğdır»", " və ya heç bir söz_heç bir."]
+        texts.append(sentence[0].upper() + sentence[1:] + draw.choice(ends))
     return texts
 
 
@@ -47,4 +49,5 @@ def options(name: str, **more: object) -> dict:
 
 HARD = ["", " ", "   ", " bir", "iki ", "a   b", "\n\n a\n b", "İSTANBUL ILIQ QIZIL İlham Iğdır ƏLİ ŞƏKİ", "v ә ya şәhəri",
         "Шәки оса", "a\u200bb\u00adc", "e\u0301 i\u0307 I\u0307", "▁x ▁", "[MASK] [CLS]", "<0x41> <s>", "x" * 300, "ha" * 40,
-        "çoooox ......", "1\t2\r\n3\u00a04", "①②⁵½ ﬁ", "🇦🇿 👨‍👩‍👧 👍🏽", "\U0001fadf", "مرحبا", "a\u0323\u0307", "ß ẞ Σς", "“a” ‘b’ — ‒"]  # fmt: skip
+        "çoooox ......", "1\t2\r\n3\u00a04", "①②⁵½ ﬁ", "🇦🇿 👨‍👩‍👧 👍🏽", "\U0001fadf", "مرحبا", "a\u0323\u0307",
+        "ß ẞ Σς", "“a” ‘b’ — ‒"]  # fmt: skip

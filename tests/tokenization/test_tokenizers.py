@@ -79,9 +79,10 @@ def check(tokenizer: Tokenizer, text: str) -> None:
         assert tokenizer.unk_id not in ids
 
 
+ODD = "abcəğıİIiöşüç ЯжаоәҺ\u0301\u0307\u0323\u200b\u200d\u00ad’“—▁👍🏽❤\ufe0f\n\t .,-_19[]<>"
 TEXTS = st.one_of(
     st.text(max_size=60),
-    st.text(alphabet=st.sampled_from("abcəğıİIiöşüç ЯжаоәҺ\u0301\u0307\u0323\u200b\u200d\u00ad’“—▁👍🏽❤\ufe0f\n\t .,-_19[]<>"), max_size=40),
+    st.text(alphabet=st.sampled_from(ODD), max_size=40),
     st.lists(st.sampled_from([w for p in PAIRS for w in p.split("/")] + HARD), max_size=8).map(" ".join),
 )  # fmt: skip
 
@@ -92,7 +93,7 @@ def test_round_trip_and_ids(name, trained):
     for text in HARD:
         check(tokenizer, text)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(TEXTS)
     def run(text):
         check(tokenizer, text)
@@ -105,7 +106,7 @@ def test_round_trip_and_ids(name, trained):
 def test_round_trip_many(name, trained):
     tokenizer = Tokenizer.load(trained[name])
 
-    @settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))  # x 6 tokenizers: 24,000
+    @settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))  # x 7 tokenizers: 28,000
     @given(TEXTS)
     @example("😀" * 9000)
     @example(("söz " * 5000) + "x" * 20_000)
@@ -178,7 +179,7 @@ def test_surrogates_are_refused_by_name(folder):
     for encode in (tokenizer.encode_batch, tokenizer.encode_with_offsets):
         with pytest.raises(UserError, match=r"text 2 of 2: a lone surrogate \(U\+D83D\) at character 1"):
             encode(["söz", "a\ud83d"])
-        with pytest.raises(UserError, match="poems.jsonl, line 7"):
+        with pytest.raises(UserError, match=r"poems\.jsonl, line 7"):
             encode(["\udc00"], names=["poems.jsonl, line 7"])
 
 
@@ -195,11 +196,10 @@ def test_saved_again_is_the_same(folder, tmp_path):
 
 
 def test_phrases_are_one_piece_and_never_part_of_a_word(trained):
-    for case in ("cased", "uncased"):
-        tokenizer = Tokenizer.load(trained[f"phrases-{case}"])
-        assert sum(" " in piece for piece in tokenizer.pieces) == 40 and tokenizer.vocab_size == 900
-        for text, whole in (("heç bir", True), ("heç  bir", False), ("heç\nbir", False), ("heç biri", False), ("aheç bir", False),
-                            ("heç bir\u0301", False), ("_heç bir_", True), ("(heç bir)", True), ("heç bir1", False)):
-            check(tokenizer, text)
-            pieces = [tokenizer.pieces[index] for index in tokenizer.encode_batch([text])[0]]
-            assert ("heç bir" in pieces) == whole, text
+    tokenizer = Tokenizer.load(trained["phrases-uncased"])
+    assert sum(" " in piece for piece in tokenizer.pieces) == 40 and tokenizer.vocab_size == 900
+    for text, whole in {"heç bir": True, "heç  bir": False, "heç\nbir": False, "heç biri": False, "aheç bir": False,
+                        "heç bir\u0301": False, "_heç bir_": True, "(heç bir)": True, "heç bir1": False}.items():  # fmt: skip
+        check(tokenizer, text)
+        pieces = [tokenizer.pieces[index] for index in tokenizer.encode_batch([text])[0]]
+        assert ("heç bir" in pieces) == whole, text

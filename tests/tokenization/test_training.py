@@ -88,7 +88,8 @@ def test_scores_are_on_the_grid(trained):
 
 
 def test_damaged_and_missing_files(trained, tmp_path):
-    for name, victim in (("wordpiece-cased", "tokenizer.json"), ("bpe-cased", "tokenizer.model"), ("bpe-cased", "tokenizer.json")):
+    cases = (("wordpiece-cased", "tokenizer.json"), ("bpe-cased", "tokenizer.model"), ("bpe-cased", "tokenizer.json"))
+    for name, victim in cases:
         folder = tmp_path / f"{name}-{victim}"
         Tokenizer.load(trained[name]).save(folder)
         whole = (folder / victim).read_bytes()
@@ -100,7 +101,7 @@ def test_damaged_and_missing_files(trained, tmp_path):
             Tokenizer.load(folder)
     with pytest.raises(UserError, match="no such file"):
         Tokenizer.load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="vocab.txt"):
+    with pytest.raises(UserError, match=r"vocab\.txt"):
         Tokenizer.load(tmp_path)
     folder = tmp_path / "swapped"
     Tokenizer.load(trained["wordpiece-cased"]).save(folder)
@@ -135,7 +136,8 @@ def test_import_vocab_txt(tmp_path):
 
 
 def test_import_tokenizer_json_with_other_names(tmp_path):
-    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁sal", -1.0), ("am", -2.0), ("!", -3.0), ("<mask>", 0.0)]
+    names = ("<s>", "<pad>", "</s>", "<unk>", "▁sal", "am", "!", "<mask>")
+    vocabulary = [(name, -float(index)) for index, name in enumerate(names)]
     engine = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unk_id=3))
     engine.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     engine.enable_truncation(2)

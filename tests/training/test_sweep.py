@@ -1,4 +1,4 @@
-"""A sweep leaves a complete run in each folder, skips what is done when it is started again, and goes on where it was killed."""
+"""A sweep leaves a complete run in each folder; started again it skips what is done and goes on where it was killed."""
 
 import json
 import os

@@ -26,6 +26,7 @@ def home(tmp_path) -> dict[str, str]:
     return {"HOME": str(folder), "WANDB_CONFIG_DIR": str(folder), "WANDB_CACHE_DIR": str(folder), "NETRC": str(folder / "no")}
 
 
+@pytest.mark.slow
 def test_offline_and_resumed_under_the_same_id(prepared, tmp_path, home):
     run = tmp_path / "run"
     words = training_words(prepared, run, "tracker=wandb", "tracker.mode=offline", "budget.steps=120")
@@ -50,6 +51,7 @@ def test_offline_and_resumed_under_the_same_id(prepared, tmp_path, home):
     assert len(sizes) == 2 and min(sizes) > 500
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_does_not_stop_a_run(prepared, tmp_path, home):
     run = tmp_path / "run"
     words = training_words(prepared, run, "tracker=wandb", "budget.steps=3")

@@ -1,0 +1,65 @@
+"""README is true: its map is the tree, and every command in it exists and takes the words it is shown with."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from common.launch import ROOT
+from tests.conftest import run_script
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = {"prepare.py", "train.py", "finetune.py", "benchmark.py"}
+
+
+def commands() -> list[list[str]]:
+    """Every line of every fenced block, as words."""
+    blocks = re.findall(r"^```\n(.*?)^```$", README, re.M | re.S)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def words_for_hydra(words: list[str]) -> tuple[str, list[str]] | None:
+    """(script, overrides) of a command that starts one of the four scripts."""
+    script = next((word for word in words if word in SCRIPTS), None)
+    return (script, [word for word in words[words.index(script) + 1 :] if word != "-m"]) if script else None
+
+
+def test_map_is_the_tree():
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout.split()  # fmt: skip
+    code = {name for name in listed if not name.startswith("tests/") and not name.endswith("__init__.py")}
+    shown = set(re.findall(r"^\| `([\w/]+\.py)` \|", README, re.M))
+    assert shown == code, f"missing in README: {sorted(code - shown)}; no longer there: {sorted(shown - code)}"
+
+
+def test_names_both_commands():
+    assert {("make", "demo"), ("make", "test")} <= {tuple(words) for words in commands()}
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert all(words[1] in targets for words in commands() if words[0] == "make")
+
+
+@pytest.mark.parametrize("words", [words for words in commands() if words_for_hydra(words)], ids=" ".join)
+def test_script_takes_these_words(words):
+    """Each override exists: the config composes (a sweep's first value of each)."""
+    script, overrides = words_for_hydra(words)
+    overrides = [re.sub(r"=([^\[{\"]*?),.*", r"=\1", override) for override in overrides]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(script.removesuffix(".py"), overrides, return_hydra_config=True)
+    assert config.name
+
+
+@pytest.mark.parametrize("module", sorted({words[words.index("-m") + 1] for words in commands() if words[:2] == ["python", "-m"]}))
+def test_module_shows_its_help(module):
+    result = run_script("-m", module, "--help")
+    assert result.returncode == 0 and module in result.stdout, result.stderr
+
+
+def test_filters_work_as_shown():
+    for module in ("corpus.clean", "corpus.language"):
+        assert f"python -m {module} < lines" in README
+        result = subprocess.run([sys.executable, "-m", module], cwd=ROOT, input="Bakı gözəl şəhərdir.\n", capture_output=True,
+                                text=True, check=True)  # fmt: skip
+        assert "Bakı" in result.stdout or '"az"' in result.stdout
