@@ -29,7 +29,7 @@ KEYS = (*READ, "models", "baselines", "tasks", "report", "corpus_dir")
 def benchmark(config: DictConfig) -> int:
     """All runs that are not finished, then the report; returns the exit code."""
     refuse_unread(tuple(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), "benchmark.py")
-    whole = resolved(config)
+    whole = resolved(OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"]))
     device = prepare_machine(whole)
     seeds, out = check_seeds(whole["seeds"]), Path(whole["out"])
     check_models(whole["models"])

@@ -183,8 +183,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.out:
         print(f"{options.out}: {write_jsonl(options.out, results)} predictions")
     else:
-        for result in results:
-            print(json.dumps(result, ensure_ascii=False))
+        try:
+            for result in results:
+                print(json.dumps(result, ensure_ascii=False), flush=True)
+        except BrokenPipeError:  # | head
+            sys.stdout = None
     return 0
 
 

@@ -74,7 +74,7 @@ def settings_for(config: DictConfig, task: str | Mapping[str, Any] | None = None
         if unknown := [key for key in ({} if isinstance(task, str) else task) if key not in chosen]:
             raise UserError(f"tasks: unknown key {unknown[0]!r}. A task has: {', '.join(map(str, chosen))}.")
         config.task = chosen if isinstance(task, str) else OmegaConf.merge(chosen, task)
-    settings = {key: value for key, value in resolved(config).items() if key in READ}
+    settings = resolved(OmegaConf.masked_copy(config, [key for key in READ if key in config]))
     check_recipe(settings["recipe"])
     check_recipe(settings["task"].get("recipe") or {})
     unknown = set(settings["task"].get("recipe") or {}) - set(settings["recipe"])
