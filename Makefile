@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	$(RUN) benchmark.py
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/installed-dev
 	$(RUN) -m pytest -m "slow or not slow"

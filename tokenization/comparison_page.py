@@ -135,7 +135,7 @@ def _example(example: dict[str, Any]) -> str:
     rows = []
     for name, pieces in example["cuts"].items():
         spans = "".join(
-            f'<span{" class=unknown" if unknown else ""}>{escape(piece) or "␣"}</span>' for piece, unknown in pieces
+            f"<span{' class=unknown' if unknown else ''}>{escape(piece) or '␣'}</span>" for piece, unknown in pieces
         )
         rows.append(f'<tr><td class="text">{escape(name)} <b>{len(pieces)}</b></td><td class="text cut">{spans}</td></tr>')
     return f"<h3>{escape(example['source'])}</h3><table>{''.join(rows)}</table>"

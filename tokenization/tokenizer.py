@@ -152,14 +152,16 @@ class Tokenizer:
     def _native_ids(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
-            return self.native.encode(texts, return_type="numpy")
+            # As bytes: the library takes a fifth longer over strings.
+            return self.native.encode([text.encode() for text in texts], return_type="numpy")
         parts, owner = [], []
         for index, text in enumerate(texts):
             cut = _parts(text)
             parts += cut
             owner += [index] * len(cut)
+        read = self.native.encode([part.encode() for part in parts], return_type="numpy")
         together: list[list[np.ndarray]] = [[] for _ in texts]
-        for index, part, ids in zip(owner, parts, self.native.encode(parts, return_type="numpy"), strict=True):
+        for index, part, ids in zip(owner, parts, read, strict=True):
             # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
             long = len(part) > LONGEST_PART
             together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids) if long else ids)

@@ -33,18 +33,14 @@ def _reasons(loaded):
 
 def test_csv_by_aliases_with_bom_and_windows_line_ends(tmp_path):
     path = tmp_path / "topic.csv"
-    path.write_bytes(
-        '\ufefftitle,topic,subtopic\r\n"İşıq, səs və ""dalğa""",fizika,optika\r\nQədim yazı,tarix,x\r\n'.encode()
-    )
+    path.write_bytes('\ufefftitle,topic,subtopic\r\n"İşıq, səs və ""dalğa""",fizika,optika\r\nQədim yazı,tarix,x\r\n'.encode())
     examples = load_task_file(path, "classification").examples
     assert [(e["text"], e["label"]) for e in examples] == [('İşıq, səs və "dalğa"', "fizika"), ("Qədim yazı", "tarix")]
 
 
 def test_tsv_keeps_lone_quotes_and_opens_quoted_cells(tmp_path):
     path = tmp_path / "pairs.tsv"
-    path.write_text(
-        'idx\tsentence1\tsentence2\tlabel\n7\t"Gəl" dedi\t"""O"", dedi"\t1\n8\tbir\tiki\n', encoding="utf-8"
-    )
+    path.write_text('idx\tsentence1\tsentence2\tlabel\n7\t"Gəl" dedi\t"""O"", dedi"\t1\n8\tbir\tiki\n', encoding="utf-8")
     loaded = load_task_file(path, "pair")
     assert loaded.examples == [{"id": "7", "text": '"Gəl" dedi', "text_b": '"O", dedi', "label": "1"}]
     assert _reasons(loaded) == {"number of cells differs from the header's": 1} and loaded.skipped[0]["line"] == 3
@@ -52,9 +48,7 @@ def test_tsv_keeps_lone_quotes_and_opens_quoted_cells(tmp_path):
 
 def test_conll_by_tab_or_space_first_and_last_column(tmp_path):
     path = tmp_path / "a.conll"
-    path.write_text(
-        "-DOCSTART- O\n\n# id 1\nƏli\tNNP\tB-PER\ngəldi\tVB\tO\n\n# O\nBakı I-LOC\n\nsöz\n\n", encoding="utf-8"
-    )
+    path.write_text("-DOCSTART- O\n\n# id 1\nƏli\tNNP\tB-PER\ngəldi\tVB\tO\n\n# O\nBakı I-LOC\n\nsöz\n\n", encoding="utf-8")
     loaded = load_task_file(path, "tagging")
     assert [(e["words"], e["tags"]) for e in loaded.examples] == [
         (["Əli", "gəldi"], ["B-PER", "O"]),
@@ -66,9 +60,7 @@ def test_conll_by_tab_or_space_first_and_last_column(tmp_path):
 def test_jsonl_gz_bad_lines_are_set_aside_with_their_number(tmp_path):
     path = tmp_path / "x.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write(
-            '{"text": "bir", "label": 0}\n{broken\n[1]\n{"text": " ", "label": 1}\n{"text": "iki", "label": null}\n'
-        )
+        file.write('{"text": "bir", "label": 0}\n{broken\n[1]\n{"text": " ", "label": 1}\n{"text": "iki", "label": null}\n')
     loaded = load_task_file(path, "classification")
     assert len(loaded.examples) == 1 and [skip["line"] for skip in loaded.skipped] == [2, 3, 4, 5]
 
@@ -338,9 +330,7 @@ def test_next_sentence_is_balanced_true_to_its_documents_and_repeatable():
     documents = _documents()
     examples = build_next_sentence(documents, seed=1, maximum=100)
     assert (
-        examples
-        == build_next_sentence(documents, seed=1, maximum=100)
-        != build_next_sentence(documents, seed=2, maximum=100)
+        examples == build_next_sentence(documents, seed=1, maximum=100) != build_next_sentence(documents, seed=2, maximum=100)
     )
     assert Counter(e["construction"] for e in examples) == {
         "adjacent": 48,
@@ -360,8 +350,7 @@ def test_next_sentence_is_balanced_true_to_its_documents_and_repeatable():
             step = own.index(e["text_b"]) - first
             assert {"adjacent": step == 1, "swapped": step == -1, "same_document": abs(step) >= FAR}[e["construction"]]
     lengths = {
-        label: [abs(len(e["text"]) - len(e["text_b"])) for e in examples if e["label"] == label]
-        for label in ("next", "other")
+        label: [abs(len(e["text"]) - len(e["text_b"])) for e in examples if e["label"] == label] for label in ("next", "other")
     }
     assert abs(sum(lengths["next"]) - sum(lengths["other"])) / 48 < 2
 

@@ -80,9 +80,7 @@ def test_classification_equals_scikit_learn_and_counts_equal_both():
 
 
 def test_macro_f1_keeps_a_class_that_the_split_lacks():
-    rows = [
-        {"id": i, "gold": g, "pred": p} for i, (g, p) in enumerate([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])
-    ]
+    rows = [{"id": i, "gold": g, "pred": p} for i, (g, p) in enumerate([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])]
     with_all = score_predictions(rows, "classification", ["a", "b", "c"])["score"]
     assert with_all == pytest.approx(score_predictions(rows, "classification", ["a", "b"])["score"] * 2 / 3)
 

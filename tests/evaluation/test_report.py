@@ -101,9 +101,7 @@ def test_table_values_are_the_mean_over_seeds_and_marks_are_right(bench, tmp_pat
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
     row = next(r for r in rows if r["model"] == "good" and r["task"] == "topic" and r["headline"] == "1")
     scores = [
-        score_predictions(bench / "good" / "topic" / f"seed-{s}" / "predictions-test.jsonl", "classification", LABELS)[
-            "score"
-        ]
+        score_predictions(bench / "good" / "topic" / f"seed-{s}" / "predictions-test.jsonl", "classification", LABELS)["score"]
         for s in range(3)
     ]
     assert float(row["score"]) == pytest.approx(np.mean(scores), abs=1e-9)
@@ -125,9 +123,7 @@ def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench, tmp_path
 
 def test_other_examples_or_golds_fail_by_name(bench):
     place = bench / "nearly" / "topic" / "seed-2"
-    write_jsonl(
-        place / "predictions-test.jsonl", [*_rows(0.9, 1)[:-1], {"id": "stranger", "gold": "elm", "pred": "elm"}]
-    )
+    write_jsonl(place / "predictions-test.jsonl", [*_rows(0.9, 1)[:-1], {"id": "stranger", "gold": "elm", "pred": "elm"}])
     with pytest.raises(UserError, match=r"1 examples missing and 1 extra.*e59, stranger"):
         collect([bench])
     rows = _rows(0.9, 1)
@@ -210,9 +206,7 @@ def _task(kind):
         ]
     labels = ["0", "1"] if kind in ("classification", "pair") else None
     metric = (
-        "accuracy"
-        if kind in ("pair", "choice")
-        else {"classification": "macro_f1", "tagging": "entity_f1", "qa": "f1"}[kind]
+        "accuracy" if kind in ("pair", "choice") else {"classification": "macro_f1", "tagging": "entity_f1", "qa": "f1"}[kind]
     )
     return SimpleNamespace(
         name=kind,
@@ -239,8 +233,7 @@ def test_every_baseline_writes_files_that_the_report_takes(kind, tmp_path):
 
 def test_tfidf_learns_and_constant_answers_are_constant():
     train = [
-        {"id": str(i), "text": t, "label": y}
-        for i, (t, y) in enumerate([("futbol qol", "idman"), ("alim kəşf", "elm")] * 5)
+        {"id": str(i), "text": t, "label": y} for i, (t, y) in enumerate([("futbol qol", "idman"), ("alim kəşf", "elm")] * 5)
     ]
     test = [{"id": "x", "text": "futbolçu", "label": "idman"}, {"id": "y", "text": "alimlər", "label": "elm"}]
     assert [row["pred"] for row in predict_baseline("tfidf", "classification", train, test)] == ["idman", "elm"]
