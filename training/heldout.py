@@ -90,7 +90,10 @@ def _windows(source: int, text: str, tokenizer: Tokenizer, max_length: int) -> l
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, _key(text)])))
     chosen = generator.random(len(encoding.ids)) < RATE
     space = np.concatenate([[0], np.cumsum([character.isspace() for character in text])])
-    covered = np.diff(encoding.offsets, axis=1)[:, 0] - (space[encoding.offsets[:, 1]] - space[encoding.offsets[:, 0]])
+    # A character counts once, with the first piece that covers it: the bytes of one emoji are several pieces over it.
+    ends = encoding.offsets[:, 1]
+    begins = np.maximum(encoding.offsets[:, 0], np.maximum.accumulate(np.append(0, ends)[:-1]))
+    covered = np.where(ends > begins, ends - begins - (space[ends] - space[np.minimum(begins, ends)]), 0)
     windows = []
     size = max_length - SPECIALS
     for begin in range(0, len(encoding.ids), size):
