@@ -6,8 +6,8 @@ Three routes compute the same thing (tests/model/test_attention.py):
   varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch as is
   padded  documents of like length together in rectangles, padding masked, through scaled_dot_product_attention
   packed  documents side by side in rows, a block mask between them, through scaled_dot_product_attention
-Elsewhere than on CUDA "padded" is the quicker: on 2 CPU cores, 16 heads x 64, documents of 20-512 tokens, it takes
-about half the time of "packed", whose mask is a float for every pair of cells; LOG.md has the figures.
+Elsewhere than on CUDA "padded" is taken: forward and backward over 3,600 tokens of documents of 20-512, 8 heads x 64, one
+CPU thread, are 1.04 times as quick as "packed" in fp32 and 1.14 times in bf16 (medians of 8), and need no mask over all pairs.
 """
 
 import contextlib

@@ -56,7 +56,8 @@ def refuse_unread(read: tuple[str, ...], script: str) -> None:
     """UserError for a key on the command line that `script` does not read (it may belong to pre-training)."""
     for override in HydraConfig.get().overrides.task:
         key = override.lstrip("+~").split("=")[0]
-        if key.split(".")[0].split("@")[0] not in read:
+        # corpus.path and its like say which text the experiment is about, and go with all four scripts.
+        if key.split(".")[0].split("@")[0] not in (*read, "corpus"):
             hint = "the fine-tuning rate is recipe.lr" if key.startswith("optimizer") else f"it reads {', '.join(read)}"
             raise UserError(f"{key}: {script} does not read this key ({hint}). Remove it.")
 
