@@ -52,22 +52,18 @@ class Layout:
         position = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         return cls(lengths, torch.from_numpy(starts.astype(np.int32)).to(device), torch.from_numpy(position).to(device))
 
-    @property
-    def total(self) -> int:
-        """Number of tokens T."""
-        return int(self.lengths.sum())
+    def __post_init__(self) -> None:
+        self.total = int(self.lengths.sum())  # tokens T
+        self.longest = int(self.lengths.max()) if len(self.lengths) else 0  # tokens of the longest document
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest document."""
-        return int(self.lengths.max())
-
+    @torch.compiler.disable  # plans are made on the host
     def keep(self, positions: torch.Tensor) -> Layout:
         """Layout of the tokens at `positions` (sorted, flat), which stay with their documents; some end up empty."""
         ends = torch.searchsorted(positions.cpu(), self.starts.cpu().long())
         lengths = torch.diff(ends).numpy()
         return Layout(lengths, ends.to(torch.int32).to(self.starts.device), self.position[positions])
 
+    @torch.compiler.disable  # plans are made on the host
     def rounded(self, multiple: int) -> Layout:
         """This layout with one more document, of nobody's tokens, that makes the total a multiple; itself if it is one."""
         rest = -self.total % multiple
@@ -75,6 +71,7 @@ class Layout:
             return self
         return Layout.of(np.append(self.lengths, rest), self.starts.device)
 
+    @torch.compiler.disable  # plans are made on the host
     def rows(self, route: str) -> tuple[list[Rows], torch.Tensor]:
         """Rectangles for `route` and the cell (counted through all of them) in which each token stands [T].
 

@@ -114,6 +114,12 @@ def attend(
         )
     if queries is not layout:
         return _attend_some(q, k, v, layout, queries)
+    return _attend_rows(q, k, v, layout, window, route)
+
+
+@torch.compiler.disable  # shapes of rows change with every batch; only the layers around it are compiled
+def _attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, window: int, route: str) -> torch.Tensor:
+    """The padded and packed routes: tokens into rectangles, attention there, and back."""
     rectangles, back = layout.rows(route)
     index = torch.cat([rows.index.flatten() for rows in rectangles]) if len(rectangles) > 1 else rectangles[0].index.flatten()
     qkv = _Take.apply(torch.stack((q, k, v), dim=1), index, back)  # [cells, 3, heads, d]
@@ -130,6 +136,7 @@ def attend(
     return _PutBack.apply(cells, back, index, filled)
 
 
+@torch.compiler.disable
 def _attend_some(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, queries: Layout) -> torch.Tensor:
     """The padded route with fewer queries than keys: one row a document on both sides."""
     rectangles, back = layout.rows("padded")

@@ -51,6 +51,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_x * grad, grad_weight * grad, grad_bias * grad, None, None
 
 
+@torch.compiler.disable  # makes its own gradients, chunk by chunk
 def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
     """Sum over positions of the cross-entropy of x [M, H] @ weight [V, H].T + bias [V] against targets [M]."""
     if torch.is_grad_enabled():
