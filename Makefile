@@ -1,4 +1,4 @@
-# make demo       install into .venv and run the whole way on the text shipped here (about 6 minutes on 2 cores)
+# make demo       install into .venv and run the whole way on the text shipped here (under 4 minutes on 2 cores)
 # make test       install what tests need and run the fast ones (under 5 minutes); make test-all adds the long ones
 PYTHON ?= python3
 VENV ?= .venv
