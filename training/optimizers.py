@@ -1,6 +1,5 @@
 """AdamW and Muon, torch's own, with the groups that each parameter belongs to."""
 
-import inspect
 from typing import Any
 
 import torch
@@ -62,11 +61,6 @@ def step_unless(bad: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
         optimizer.found_inf = bad.to(torch.float32)  # read by the fused kernel: 1 leaves weights and state as they are
         optimizer.step()
-
-
-def fused_skip_supported() -> bool:
-    """Whether this torch's AdamW reads `found_inf` (it does in every release since 2.0; tests hold it)."""
-    return "found_inf" in inspect.signature(torch.optim.adamw.adamw).parameters
 
 
 class Average:

@@ -1,11 +1,12 @@
-import io
+import subprocess
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.clean import clean_text, main
+from common.launch import ROOT
+from corpus.clean import clean_text
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_cleaning_twice_changes_nothing_more(text):
     assert clean_text(once)[0] == once
 
 
-def test_the_filter_keeps_lines_apart(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("vә<br>ya\n\nson\n".encode())))
-    main()
-    assert capsys.readouterr().out == "və ya\n\nson\n"
+def test_the_filter_keeps_lines_apart():
+    words = [sys.executable, "-m", "corpus.clean"]
+    result = subprocess.run(words, cwd=ROOT, input="vә<br>ya\n\nson\n".encode(), capture_output=True, check=True)
+    assert result.stdout.decode() == "və ya\n\nson\n"

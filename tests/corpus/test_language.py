@@ -1,14 +1,15 @@
 import gzip
-import io
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from corpus.language import identify, main
+from common.launch import ROOT
+from corpus.language import identify
 
 AZ_DATA = Path(os.environ.get("AZ_DATA", Path(__file__).resolve().parents[2] / "../shared/az"))
 
@@ -52,10 +53,10 @@ def test_no_letters_is_no_evidence():
     assert identify("12.05.2020 👍👍") == ("az", "none", 0.5)
 
 
-def test_the_command_prints_one_object_a_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Salam, necəsən?\n\xff\nМосква большой город\n".encode())))
-    main()
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+def test_the_command_prints_one_object_a_line():
+    text = "Salam, necəsən?\n\xff\nМосква большой город\n".encode()
+    result = subprocess.run([sys.executable, "-m", "corpus.language"], cwd=ROOT, input=text, capture_output=True, check=True)
+    printed = [json.loads(line) for line in result.stdout.decode().splitlines()]
     assert [sorted(one) for one in printed] == [["label", "score", "script"]] * 3
     assert [one["label"] for one in printed][::2] == ["az", "other"]
 
