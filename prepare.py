@@ -3,7 +3,8 @@
     python prepare.py                                              the demo
     python prepare.py experiment=local corpus.path=FOLDER name=my  every file in FOLDER is one source
 
-Each of the three stages is skipped when its folder already holds what the same config and input would give.
+Each of the three stages is skipped when its folder already holds what the same config and input would give; the corpus
+is built in pieces that survive a kill, on corpus.engine.workers processes or on a Dask cluster (see corpus.build).
 """
 
 from pathlib import Path
@@ -12,13 +13,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from common.launch import launch, resolved
-from corpus.build import build_corpus
-from data.shards import write_shards
-from tokenization.train import train_tokenizer
 
 
 def prepare(settings: dict[str, Any]) -> None:
     """Run the stages that are not done yet."""
+    # Here and not above: the corpus' worker processes load this file too and need none of it.
+    from corpus.build import build_corpus
+    from data.shards import write_shards
+    from tokenization.train import train_tokenizer
+
     corpus = Path(settings["corpus_dir"])
     build_corpus(settings["corpus"], corpus)
     tokenizer = train_tokenizer(settings["tokenizer"], corpus, settings["tokenizer_dir"], settings["seed_data"])

@@ -1,23 +1,61 @@
-"""Raw files to records. A bad line never stops the reading: it comes back as a reject with file, line and reason.
+"""What a user has (files, folders, globs, data sets of the Hugging Face hub) to named sources, and those to records.
 
-Formats: .jsonl and .jsonl.gz (one object a line with a string `text`, optionally `id`), .txt and .txt.gz (documents
-parted by blank lines; without any blank line inside, one document a line).
+A bad record never stops the reading: it comes back as a reject with file, line and reason. The formats themselves are in
+corpus.formats, corpus.tables, corpus.wikipedia and corpus.web.
 """
 
-import gzip
-import json
+import functools
+import glob
+import itertools
 import re
-import zlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from common.errors import UserError
+from common.files import sha256_file
+from corpus.formats import (
+    COMPRESSIONS,
+    EXPECTED,
+    Record,
+    Reject,
+    read_json,
+    read_jsonl,
+    read_text,
+    unreadable,
+)
+from corpus.hub import HUB, fetch_file, hub_files
+from corpus.tables import read_arrow, read_csv, read_parquet
+from corpus.web import read_html, read_warc
+from corpus.wikipedia import read_wikipedia
 
-FORMATS = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
-RAW_SHOWN = 200  # characters of a rejected line that are kept for a person to look at
-BOM = b"\xef\xbb\xbf"
+__all__ = ["EXPECTED", "ROOT", "Record", "Reject", "Source", "file_identity", "find_sources", "read_file", "read_records"]
+
 ROOT = Path(__file__).resolve().parent.parent
+READERS = {
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "csv": read_csv,
+    "tsv": functools.partial(read_csv, delimiter="\t"),
+    "txt": read_text,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+    "wikipedia": read_wikipedia,
+    "html": read_html,
+    "warc": read_warc,
+}
+ENDINGS = {  # of file names; each may be followed by one of COMPRESSIONS, but for the two that compress themselves
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "txt",
+    ".parquet": "parquet", ".arrow": "arrow", ".xml": "wikipedia", ".html": "html", ".htm": "html",
+    ".warc": "warc", ".wet": "warc",
+}  # fmt: skip
+# Descriptions that lie beside the data of a Hugging Face data set, and the index of a Wikipedia dump.
+_BESIDE = re.compile(r"(dataset_infos?|state|dataset_dict)\.json|.*-index\d*\.txt(-p\d+p\d+)?(\.bz2|\.gz)?")
+ENTRY_KEYS = {
+    "name", "path", "weight", "licence", "format", "text", "id", "site", "columns", "workers", "stream",
+}  # fmt: skip
+OPTION_KEYS = {"format": str, "text": str, "id": str, "site": str, "columns": dict, "workers": int, "stream": bool}
 
 
 class Source(NamedTuple):
@@ -28,42 +66,34 @@ class Source(NamedTuple):
     labels: list[str]  # each file as the records name it: relative to the source's path
     weight: float
     licence: str
+    options: dict[str, Any]  # of read_file: format, text, id, site, columns ...; plain values that can be pickled
 
 
-class Record(NamedTuple):
-    """One document as it was read."""
-
-    file: str
-    line: int  # from 1; the first line of the document
-    text: str
-    id: str | None
-
-
-class Reject(NamedTuple):
-    """One line, or the rest of one file, that could not be read."""
-
-    file: str
-    line: int
-    reason: str
-    raw: str
-
-
-def is_readable(path: Path) -> bool:
-    """Whether the name of `path` says a format that we read."""
-    return path.name.endswith(FORMATS) and not path.name.startswith(".")
+def format_of(path: Path) -> str | None:
+    """The format that the name of `path` says, or None; hidden files and descriptions of data sets have none."""
+    name = path.name.lower()
+    if name.startswith(".") or _BESIDE.fullmatch(name):
+        return None
+    packed = name.endswith(COMPRESSIONS)
+    kind = ENDINGS.get(Path(name.rsplit(".", 1)[0] if packed else name).suffix)
+    return None if packed and kind in ("parquet", "arrow") else kind
 
 
 def stem_of(path: Path) -> str:
     """File name without its format: news.jsonl.gz is news."""
-    return re.sub(r"\.(jsonl|txt)(\.gz)?$", "", path.name)
+    endings = "|".join(re.escape(ending) for ending in ENDINGS)
+    return re.sub(rf"({endings})(\.gz|\.zst|\.bz2)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def find_sources(settings: dict[str, Any]) -> tuple[list[Source], list[str]]:
     """The sources that `settings` names, and the files in its folder that have no format we read.
 
-    With `sources` each entry is {name, path, weight, licence}, its path relative to `path` if that is set; without,
-    every file in the folder `path` is one source. Raises UserError for a missing path, a folder without usable files,
-    a name that is given twice or cannot be a file name, and a weight that is not a positive number.
+    With `sources` each entry is {name, path, weight, licence} and, where the usual names do not fit, `format`, `text`,
+    `id`, `site` (columns), `columns` ({what it is kept as: column}); its path is a file, a folder, a glob or
+    hub://owner/name/config-or-glob@revision, relative to `path` if that is set. Without, every file in the folder
+    `path` is one source. Data sets of the hub are downloaded into its cache, or with `stream` only when they are read.
+    Raises UserError for a missing path, a folder without usable files, a name that is given twice or cannot be a file
+    name, an unknown key, a weight that is not a positive number, and a hub that cannot be reached.
     """
     ignored: list[str] = []
     if settings.get("sources"):
@@ -71,28 +101,33 @@ def find_sources(settings: dict[str, Any]) -> tuple[list[Source], list[str]]:
         sources = []
         for number, entry in enumerate(settings["sources"]):
             where = f"corpus.sources[{number}]"
-            unknown = set(entry) - {"name", "path", "weight", "licence"}
+            if not hasattr(entry, "items"):
+                raise UserError(f"{where}: {entry!r} is no entry; expected {{name: ..., path: ...}}. Correct it.")
+            unknown = set(entry) - ENTRY_KEYS
             if unknown or not entry.get("name") or not entry.get("path"):
                 wrong = f"unknown key {sorted(unknown)[0]}" if unknown else "name and path are needed"
-                raise UserError(f"{where}: {wrong}; expected name, path, weight, licence. Correct the entry.")
-            path = _existing(base / entry["path"] if base else entry["path"], f"{where}.path")
-            sources.append(_source(entry, path, settings, ignored))
+                raise UserError(f"{where}: {wrong}; expected {', '.join(sorted(ENTRY_KEYS))}. Correct the entry.")
+            sources.append(_source(entry, _options(entry, where), base, where, settings, ignored))
     else:
         if not settings.get("path"):
             raise UserError("corpus.path: no folder given. Set corpus.path=FOLDER or list corpus.sources.")
-        folder = _existing(settings["path"], "corpus.path")
-        if folder.is_dir():
-            entries = sorted(folder.iterdir())
-            files = [entry for entry in entries if entry.is_file() and is_readable(entry)]
-            ignored += [entry.name for entry in entries if entry not in files and not entry.name.startswith(".")]
+        given = str(settings["path"])
+        if given.startswith(HUB):
+            name = given.removeprefix(HUB).split("@")[0].split("/")[1:2] or ["hub"]
+            sources = [_source({"name": name[0], "path": given}, {}, None, "corpus", settings, ignored)]
         else:
-            files = [folder]
-        sources = [_source({"name": stem_of(file)}, file, settings, ignored) for file in files]
-        if not sources:
-            raise UserError(
-                f"{folder}: no usable file ({len(ignored)} of other formats). "
-                f"Put files there that end in {', '.join(FORMATS)}, or point corpus.path elsewhere."
-            )
+            folder, found = given, _globbed(given)
+            if not found:
+                folder = _existing(given, "corpus.path")
+                found = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+            files = [entry for entry in found if _is_data(entry, False)] if found != [folder] else found
+            ignored += [_named(entry, entry.name) for entry in found if entry not in files and entry.name[0] != "."]
+            sources = [_source({"name": stem_of(file), "path": file}, {}, None, "corpus", settings, ignored) for file in files]
+            if not sources:
+                raise UserError(
+                    f"{folder}: no usable file ({len(ignored)} of other formats). "
+                    f"Put files there that end in {_endings()}, or point corpus.path elsewhere."
+                )
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
@@ -103,147 +138,157 @@ def find_sources(settings: dict[str, Any]) -> tuple[list[Source], list[str]]:
     return sources, ignored
 
 
+def _endings() -> str:
+    return f"{', '.join(ENDINGS)} (and {', '.join(COMPRESSIONS)} after them)"
+
+
+def _options(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """The part of an entry that read_file needs, as plain values."""
+    options = {}
+    for key, kind in OPTION_KEYS.items():
+        value = entry.get(key)
+        if value is None:
+            continue
+        value = dict(value) if hasattr(value, "items") else value
+        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 1)):
+            expected = {dict: "a mapping {kept as: column}", int: "a whole number from 1"}.get(kind, f"a {kind.__name__}")
+            raise UserError(f"{where}.{key}={value!r}: expected {expected}. Correct the entry.")
+        if key == "format" and value not in READERS:
+            raise UserError(f"{where}.format={value}: no such format. There are {', '.join(READERS)}.")
+        if kind is dict and not all(isinstance(word, str) for pair in value.items() for word in pair):
+            raise UserError(f"{where}.{key}={value!r}: expected names on both sides, such as {{title: headline}}. Correct it.")
+        options[key] = value
+    return options
+
+
+def _globbed(path: str | Path) -> list[Path]:
+    """What a glob matches, in order; nothing for a path that has no * or ? or exists as it is."""
+    given = str(Path(path).expanduser())
+    if not glob.has_magic(given) or Path(given).exists():
+        return []
+    for candidate in (given, str(ROOT / given)):
+        if found := sorted(Path(match) for match in glob.glob(candidate, recursive=True)):
+            return found
+    return []
+
+
+def _is_data(path: Path, is_given: bool) -> bool:
+    """Whether a path found in a folder is to be read: a file (or a link to nothing, which must not go unseen)."""
+    if path.name.startswith(".") or not (is_given or format_of(path)):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def _named(path: Path, label: str) -> str:
+    """An ignored path as the report shows it: what has the name of data but is no file says so."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return label
+    return label if stat.S_ISREG(mode) or not format_of(path) else f"{label} (not a file)"
+
+
 def _existing(path: str | Path, key: str) -> Path:
     """A path of the config: as given, or else relative to this checkout (where the demo's text lies)."""
     for candidate in (Path(path).expanduser(), ROOT / path):
-        if candidate.exists():
+        if candidate.exists() or candidate.is_symlink():  # a link to nothing is found, and said to be that, when it is read
             return candidate
     raise UserError(f"{key}={path}: no such file or folder. Correct the path.")
 
 
-def _source(entry: dict[str, Any], path: Path, settings: dict[str, Any], ignored: list[str]) -> Source:
-    name = str(entry["name"])
+def _source(entry, options, base: Path | None, where: str, settings, ignored: list[str]) -> Source:
+    name, given = str(entry["name"]), entry["path"]
     if not re.fullmatch(r"[^\W_][\w .+-]{0,99}", name):
-        raise UserError(f"corpus: {name!r} cannot name a source. Use letters, digits, space and . _ + - ({path}).")
-    if path.is_dir():
-        entries = [entry for entry in sorted(path.rglob("*")) if entry.is_file()]
-        files = [entry for entry in entries if is_readable(entry)]
-        labels = [file.relative_to(path).as_posix() for file in files]
-        ignored += [entry.relative_to(path).as_posix() for entry in entries if entry not in files]
-        if not files:
-            raise UserError(f"{path}: no usable file for source {name!r}. Files must end in {', '.join(FORMATS)}.")
-    elif is_readable(path):
-        files, labels = [path], [path.name]
+        raise UserError(f"corpus: {name!r} cannot name a source. Use letters, digits, space and . _ + - ({given}).")
+    is_given = "format" in options
+    if str(given).startswith(HUB):
+        usable = None if is_given else (lambda held: format_of(Path(held)) is not None)
+        files, labels, hub = hub_files(str(given), usable, bool(options.get("stream")))
+        options = {**options, "hub": hub}
     else:
-        raise UserError(f"{path}: not a format we read. Convert it to one of {', '.join(FORMATS)}.")
+        place = base / str(given) if base else given
+        files = _globbed(place)
+        path = Path(place) if files else _existing(place, f"{where}.path")
+        if files:
+            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.expanduser().parts))
+            files, strays = _parted(_expanded(files), is_given)
+            labels = [_relative(file, root) for file in files]
+        elif path.is_dir():
+            files, strays = _parted(sorted(path.rglob("*")), is_given)
+            labels = [file.relative_to(path).as_posix() for file in files]
+            root = path
+        elif is_given or format_of(path):
+            files, labels, strays, root = [path], [path.name], [], path.parent
+        else:
+            raise UserError(f"{path}: not a format we read. Convert it to one of {_endings()}, or name its `format`.")
+        ignored += [_named(stray, _relative(stray, root)) for stray in strays]
+        if not files:
+            raise UserError(f"{path}: no usable file for source {name!r}. Files must end in {_endings()}.")
     weight, licence = entry.get("weight"), entry.get("licence")
     if weight is None:
         weight = (settings.get("weights") or {}).get(name, 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < 1e6:
         raise UserError(f"corpus: weight {weight!r} of source {name!r} is not a positive number. Correct it.")
-    return Source(name, files, labels, float(weight), str(licence or settings.get("licence") or "unknown"))
+    return Source(name, files, labels, float(weight), str(licence or settings.get("licence") or "unknown"), options)
+
+
+def _expanded(found: list[Path]) -> list[Path]:
+    """Folders that a glob matched stand for what is in them."""
+    whole = [inner for path in found for inner in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return list(dict.fromkeys(whole))
+
+
+def _parted(found: list[Path], is_given: bool) -> tuple[list[Path], list[Path]]:
+    """(files to read, what is not read): plain folders are in neither, their files are listed themselves."""
+    files = [path for path in found if _is_data(path, is_given)]
+    kept = set(files)
+    return files, [path for path in found if path not in kept and (not path.is_dir() or format_of(path))]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def read_file(path: Path, label: str, options: dict[str, Any]) -> Iterator[Record | Reject]:
+    """Every document and every fault of one file, in their order; all arguments can be pickled.
+
+    `label` is what the records call the file, `options` are those of its source. Raises UserError only for what no
+    record is to blame for: a package that is missing, a hub that cannot be reached.
+    """
+    path = Path(path)
+    fetched = options.get("stream") and "hub" in options and not path.exists()
+    if fetched:
+        path = fetch_file(options["hub"], label)
+    fault = unreadable(path, label)
+    kind = options.get("format") or format_of(path)
+    try:
+        if fault:
+            yield fault
+        elif kind is None:
+            yield Reject(label, 1, "unknown_format", f"the name of {path.name} says no format that is read")
+        else:
+            yield from READERS[kind](path, label, options)
+    finally:
+        if fetched:  # streamed: one file at a time is on disk
+            path.resolve().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def file_identity(path: Path, options: dict[str, Any]) -> list[Any]:
+    """[bytes, SHA-256] of a file, or what stands for them where they cannot be had: never waits, never raises."""
+    path = Path(path)
+    if options.get("stream") and "hub" in options and not path.exists():
+        return [options["hub"]["sha"], str(path)]
+    fault = unreadable(path, path.name)
+    if fault:
+        return [fault.reason, fault.raw]
+    try:
+        return [path.stat().st_size, sha256_file(path)]
+    except OSError as error:
+        return ["unreadable_file", str(error)]
 
 
 def read_records(source: Source) -> Iterator[Record | Reject]:
-    """Every document and every fault of one source, in the order of its files and lines.
-
-    Raises UserError when a file cannot be opened at all.
-    """
+    """Every document and every fault of one source, in the order of its files and lines."""
     for path, label in zip(source.files, source.labels, strict=True):
-        if path.name.removesuffix(".gz").endswith(".jsonl"):
-            yield from _read_jsonl(path, label)
-        else:
-            yield from _read_text(path, label)
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened ({error.strerror}). Check its permissions.") from None
-
-
-def _lines(path: Path, label: str) -> Iterator[tuple[int, bytes] | Reject]:
-    """Numbered lines without their ends. A damaged file gives what can be read, then one reject."""
-    number = 0
-    with _open(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                yield number, (line.removeprefix(BOM) if number == 1 else line).rstrip(b"\r\n")
-        except (EOFError, OSError, zlib.error) as error:
-            yield Reject(label, number + 1, "damaged_file", f"{type(error).__name__}: {error}"[:RAW_SHOWN])
-
-
-def _shown(line: bytes) -> str:
-    return line[: 4 * RAW_SHOWN].decode("utf-8", errors="backslashreplace")[:RAW_SHOWN]
-
-
-def _read_jsonl(path: Path, label: str) -> Iterator[Record | Reject]:
-    for item in _lines(path, label):
-        if isinstance(item, Reject):
-            yield item
-            continue
-        number, line = item
-        if not line.strip():
-            continue
-        text, identifier, reason = _parse(line)
-        yield Reject(label, number, reason, _shown(line)) if reason else Record(label, number, text, identifier)
-
-
-def _parse(line: bytes) -> tuple[str, str | None, str | None]:
-    """(text, id, None), or ("", None, reason). Control characters inside strings are let through for the cleaner."""
-    try:
-        decoded = line.decode("utf-8")
-    except UnicodeDecodeError:
-        return "", None, "invalid_utf8"
-    try:
-        record = json.loads(decoded, strict=False)
-    except (ValueError, RecursionError):
-        return "", None, "not_json"
-    if not isinstance(record, dict):
-        return "", None, "not_an_object"
-    text, identifier = record.get("text"), record.get("id")
-    if text is None:
-        return "", None, "no_text"
-    if not isinstance(text, str):
-        return "", None, "text_not_a_string"
-    if not text.strip():
-        return "", None, "empty_text"
-    identifier = str(identifier) if isinstance(identifier, str | int) and identifier != "" else None
-    try:
-        (text + (identifier or "")).encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can smuggle in
-        return "", None, "lone_surrogate"
-    return text, identifier, None
-
-
-def _read_text(path: Path, label: str) -> Iterator[Record | Reject]:
-    by_line = not _has_blank_line_inside(path, label)
-    paragraph: list[str] = []
-    start = 0
-    for item in _lines(path, label):
-        if isinstance(item, Reject):
-            yield item
-            continue
-        number, line = item
-        if not line.strip():
-            if paragraph:
-                yield Record(label, start, "\n".join(paragraph), None)
-                paragraph = []
-            continue
-        try:
-            decoded = line.decode("utf-8")
-        except UnicodeDecodeError:
-            yield Reject(label, number, "invalid_utf8", _shown(line))
-            continue
-        if by_line:
-            yield Record(label, number, decoded, None)
-        else:
-            start = number if not paragraph else start
-            paragraph.append(decoded)
-    if paragraph:
-        yield Record(label, start, "\n".join(paragraph), None)
-
-
-def _has_blank_line_inside(path: Path, label: str) -> bool:
-    """Whether a blank line stands between two that are not; reads no further than the first such place."""
-    seen = blank_after = False
-    for item in _lines(path, label):
-        if isinstance(item, Reject):
-            break
-        blank = not item[1].strip()
-        if not blank and blank_after:
-            return True
-        seen = seen or not blank
-        blank_after = seen and (blank_after or blank)
-    return False
+        yield from read_file(path, label, source.options)

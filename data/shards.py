@@ -4,9 +4,16 @@
     documents.npy   a row a document: start, length (tokens), source (number), characters
     index.json      sources, weights, tokenizer identity, counts, SHA-256 of both files
 
-Documents stand in the order of the corpus' files, so row i leads back to its id, file and line.
+Documents stand in the order of the corpus' files, so row i leads back to its id, file and line:
+
+    python -m data.shards SHARDS TOKEN_INDEX [--corpus CORPUS]
+
+prints, as one JSON object, the document, source, file and line that a token comes from.
 """
 
+import argparse
+import json
+import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +25,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import digest_of, open_whole, read_json, sha256_file, write_json
 from corpus.build import read_documents
+from corpus.parts import write_array
 from tokenization.tokenizer import Tokenizer
 
 DOCUMENT = np.dtype([("start", "<i8"), ("length", "<i4"), ("source", "<i2"), ("characters", "<i4")])
@@ -51,41 +59,47 @@ def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> d
     """
     corpus, out = Path(corpus), Path(out)
     report = read_json(corpus / "report.json")
-    digest = digest_of({"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer.identity, "format": 1})
+    digest = _digest(corpus, tokenizer.identity)
     if (out / "index.json").exists() and read_json(out / "index.json")["digest"] == digest:
         print(f"shards: reused {out}")
         return read_json(out / "index.json")
     kind = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     names = [name for name, entry in report["sources"].items() if entry["kept"]]
-    rows, start, empty = [], 0, 0
+    rows, start, empty = [], 0, []
     expected = sum(report["sources"][name]["kept"] for name in names)
     with (
         open_whole(out / "tokens.bin") as file,
         tqdm(total=expected, desc="shards", unit=" documents", disable=None) as bar,
     ):
         for number, name in enumerate(names):
-            documents = iter(read_documents(corpus, name))
+            documents = enumerate(read_documents(corpus, name))
             while group := list(islice(documents, ENCODE_AT_ONCE)):
-                for document, ids in zip(group, tokenizer.encode_batch([d["text"] for d in group]), strict=True):
+                encoded = tokenizer.encode_batch([document["text"] for _, document in group])
+                for (place, document), ids in zip(group, encoded, strict=True):
                     bar.update()
                     if len(ids) == 0:
-                        empty += 1
+                        empty.append([number, place])
                         continue
                     file.write(ids.astype(kind).tobytes())
                     rows.append((start, len(ids), number, len(document["text"])))
                     start += len(ids)
     table = np.array(rows, dtype=DOCUMENT)
     with open_whole(out / "documents.npy") as file:
-        np.save(file, table)
+        write_array(file, table)
     index = {
         "digest": digest, "tokenizer": tokenizer.identity, "vocab_size": tokenizer.vocab_size, "dtype": kind.str,
-        "documents": len(table), "documents_without_tokens": empty, "tokens": start, "sources": names,
+        "documents": len(table), "documents_without_tokens": len(empty), "tokens": start, "sources": names,
+        "left_out": empty,  # [source, place among its documents] of those without tokens
         "weights": [report["sources"][name]["weight"] for name in names],
         "files": {name: sha256_file(out / name) for name in ("tokens.bin", "documents.npy")},
     }  # fmt: skip
     write_json(out / "index.json", index)  # last: a folder without it is unfinished
     print(f"shards: {len(table):,} documents, {start:,} tokens, written to {out}")
     return index
+
+
+def _digest(corpus: Path, tokenizer: str) -> str:
+    return digest_of({"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer, "format": 2})
 
 
 def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shards:
@@ -108,3 +122,47 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
         np.memmap(folder / "tokens.bin", dtype=index["dtype"], mode="r") if index["tokens"] else np.zeros(0, index["dtype"])
     )
     return Shards(folder, tokens, np.load(folder / "documents.npy", allow_pickle=False), index)
+
+
+def trace(shards: Shards, token: int, corpus: str | Path) -> dict[str, Any]:
+    """The document that token number `token` belongs to: what the corpus says of it, and the token's place in it.
+
+    Raises UserError for a token that is not there, and for a corpus that is not the one of these shards.
+    """
+    corpus = Path(corpus)
+    if not 0 <= token < shards.index["tokens"]:
+        raise UserError(f"{shards.folder}: there is no token {token}; there are {shards.index['tokens']:,}, counted from 0.")
+    if _digest(corpus, shards.index["tokenizer"]) != shards.index["digest"]:
+        raise UserError(f"{corpus}: not the corpus that {shards.folder} was made from. Name its own with --corpus.")
+    row = int(np.searchsorted(shards.documents["start"], token, side="right")) - 1
+    document = shards.documents[row]
+    number = int(document["source"])
+    place = row - int(np.searchsorted(shards.documents["source"], number))  # rows of a source follow one another
+    for source, skipped in shards.index["left_out"]:
+        place += source == number and skipped <= place
+    found = next(islice(read_documents(corpus, shards.sources[number]), place, None))
+    about = {key: value for key, value in found.items() if key != "text"}
+    return {
+        "token": token, "piece": int(shards.tokens[token]), "place_in_document": token - int(document["start"]),
+        "tokens_of_document": int(document["length"]), **about, "text": found["text"][:200],
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Print where a token comes from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path, help="folder of token shards")
+    parser.add_argument("token", type=int, help="number of the token, from 0")
+    parser.add_argument("--corpus", type=Path, help="the corpus that they were made from (default: corpus beside the folder)")
+    options = parser.parse_args()
+    try:
+        corpus = options.corpus or options.shards.resolve().parent / "corpus"
+        print(json.dumps(trace(open_shards(options.shards), options.token, corpus), ensure_ascii=False, indent=2))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

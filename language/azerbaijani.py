@@ -36,6 +36,9 @@ CYRILLIC = {
     **{"й": "y", "я": "ya", "ю": "yu", "ё": "yo", "э": "e", "ц": "s", "щ": "ş", "ь": "", "ъ": ""},
 }
 
+# Latin letters typed for Cyrillic ones inside a Cyrillic word, in Azerbaijani Latin.
+_TYPED_LATIN = dict(zip("jcpyBCHPXYJ", "ysruVSNRXUY", strict=True))
+
 # Cyrillic letters that look like a Latin one. The repair touches only words that hold Latin letters as well.
 LOOKALIKES = {
     **dict(zip("аесорхуіјѕһәкԛԝ", "aecopxyijshəkqw", strict=True)),
@@ -118,7 +121,11 @@ def mend_lookalikes(text: str) -> tuple[str, int]:
 
 
 def to_latin(text: str) -> str:
-    """Azerbaijani Cyrillic to Latin, letter by letter, case kept (Я is Ya, or YA in capitals); the rest stays."""
+    """Azerbaijani Cyrillic to Latin, letter by letter, case kept (Я is Ya, or YA in capitals); the rest stays.
+
+    Letters of the alphabet before 1958 and of Russian words are known too: й я ю э ё ц щ; ь and ъ fall away. In a word that is
+    mostly Cyrillic a Latin letter is read as the Cyrillic one that it looks like.
+    """
     if not _CYRILLIC_LETTER.search(text):
         return text
 
@@ -126,10 +133,11 @@ def to_latin(text: str) -> str:
         word = match.group()
         capitals = len(word) > 1 and word.isupper()
         letters = []
+        typed = _TYPED_LATIN if 2 * len(_CYRILLIC_LETTER.findall(word)) > len(word) else {}
         for letter in word:
             latin = CYRILLIC.get(letter.lower())
             if latin is None:
-                letters.append(letter)
+                letters.append(typed.get(letter, letter))
             elif letter.isupper():
                 letters.append(upper(latin) if capitals else upper(latin[:1]) + latin[1:])
             else:

@@ -1,6 +1,11 @@
-import pytest
+import gzip
+import json
 
-from corpus.privacy import hide_personal, luhn
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.privacy import checks_iban, hide_personal, luhn
 
 
 @pytest.mark.parametrize(
@@ -12,6 +17,14 @@ from corpus.privacy import hide_personal, luhn
         ("(0551234567)", "(<PHONE>)"),
         ("AZ21NABZ00000000137010001944 hesabı", "<IBAN> hesabı"),
         ("Kart 4169 7388 0000 0009 və 4111111111111111", "Kart 4169 7388 0000 0009 və <CARD>"),
+        ("FİN: 5ABC123, FIN kod 7XY12Z9, fin 1ab2C3D", "FİN: <FIN>, FIN kod <FIN>, fin <FIN>"),
+        ("Şəxsiyyət vəsiqəsi: AZE № 12345678", "Şəxsiyyət vəsiqəsi: <ID>"),
+        ("vəsiqəsinin seriyası AA1234567; pasport № P1234567", "vəsiqəsinin seriyası <ID>; pasport № <ID>"),
+        ("AZE12345678 və AA 1234567 seriyalı", "<ID> və <ID> seriyalı"),
+        ("Tel.: (+994 12) 493-00-00; faks 493 00 00", "Tel.: <PHONE>; faks <PHONE>"),
+        ("050-123-45-67, 055.123.45.67, 0701234567, 994501234567", "<PHONE>, <PHONE>, <PHONE>, <PHONE>"),
+        ("mobil nömrəsi: 050 12 34 567; WhatsApp: +90 532 123 45 67", "mobil nömrəsi: <PHONE>; WhatsApp: <PHONE>"),
+        ("+994 (50) 123 45 67-yə zəng", "<PHONE>-yə zəng"),
         ("IP ünvanı: 10.0.0.1; server 85.132.44.121", "IP ünvanı: <IP>; server <IP>"),
     ],
 )
@@ -27,6 +40,11 @@ def test_each_kind_is_found(text, hidden):
         "4111111111111112 kart deyil; 2024 2025 2026 2027",
         "versiya 1.2.3.4, @istifadəçi, a @ b",
         "VÖEN 1234567890",
+        "AZ22NABZ00000000137010001944 yanlış yoxlama rəqəmi",
+        "Final 2024-də, FİN Texnologiya, fin dili: telefon 2020",
+        "Qanun № 1234567-IVQ, 12 iyul 2005-ci il, № 1152-VQD; Maddə 1234567",
+        "jurnalının 3-cü nömrəsində 2025/2026-cı tədris ili; sifariş nömrəm 43505124104",
+        "AA batareyası, A4 kağız, AZE komandası 2024",
     ],
 )
 def test_numbers_that_are_nobodys_stay(text):
@@ -36,6 +54,28 @@ def test_numbers_that_are_nobodys_stay(text):
 def test_counts_per_kind():
     _, counts = hide_personal("a@b.az c@d.az +994501234567")
     assert counts == {"EMAIL": 2, "PHONE": 1}
+
+
+@given(
+    st.lists(
+        st.sampled_from(["FİN: ", "5ABC123", "tel ", "050", " ", "123", "45", "67", "vəsiqə ", "AA", "+994", "1.2", ":", "\n"])
+    )
+)
+def test_hiding_twice_finds_nothing_more_and_counts_are_changes(parts):
+    text = "".join(parts)
+    once, counts = hide_personal(text)
+    assert hide_personal(once) == (once, {})
+    assert bool(counts) == (once != text)
+
+
+def test_check_digits_of_accounts():
+    assert checks_iban("AZ21 NABZ 0000 0000 1370 1000 1944")
+    assert not checks_iban("AZ22NABZ00000000137010001944")
+
+
+def test_articles_and_numbers_of_real_laws_stay(az_data):
+    with gzip.open(az_data / "corpus" / "laws.jsonl.gz", "rt", encoding="utf-8") as file:
+        assert not [line for line in list(file)[::10] if hide_personal(json.loads(line)["text"])[1]]
 
 
 def test_luhn_knows_the_check_digit():

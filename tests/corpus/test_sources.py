@@ -1,10 +1,14 @@
 import gzip
 import json
+import os
+import pickle
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from common.errors import UserError
-from corpus.sources import Record, Reject, find_sources, read_records
+from corpus.sources import Record, Reject, file_identity, find_sources, format_of, read_file, read_records
 
 GOOD = [json.dumps({"id": f"d{i}", "text": f"Bu, {i} nömrəli sənəddir."}, ensure_ascii=False).encode() for i in range(100)]
 
@@ -139,7 +143,14 @@ def test_listed_sources_may_be_folders_with_paths_relative_to_path(tmp_path):
         ({"sources": [{"name": "a", "path": "a.jsonl", "wieght": 2}]}, "wieght"),
         ({"sources": [{"name": "../a", "path": "a.jsonl"}]}, "cannot name"),
         ({"sources": [{"name": "a", "path": "a.jsonl", "weight": -1}]}, "weight"),
-        ({"sources": [{"name": "a", "path": "a.parquet"}]}, "not a format"),
+        ({"sources": [{"name": "a", "path": "a.docx"}]}, "not a format"),
+        ({"sources": [{"name": "a", "path": "a.jsonl", "format": "jsnl"}]}, "jsnl"),
+        ({"sources": [{"name": "a", "path": "a.jsonl", "text": 3}]}, "text=3"),
+        ({"sources": [{"name": "a", "path": "a.jsonl", "columns": ["url"]}]}, "columns"),
+        ({"sources": [{"name": "a", "path": "a.jsonl", "workers": 0}]}, "workers"),
+        ({"sources": ["a.jsonl"]}, "no entry"),
+        ({"sources": [{"name": "a", "path": "*.nothing"}]}, "nothing"),
+        ({"sources": [{"name": "a", "path": "hub://owner"}]}, "hub://owner/name"),
         ({"path": "full", "weights": {"nwes": 2}}, "nwes"),
         ({"path": "twice"}, "'a'"),
     ],
@@ -148,7 +159,89 @@ def test_settings_that_cannot_work_say_which(tmp_path, monkeypatch, settings, na
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "full", "twice"):
         (tmp_path / name).mkdir()
-    for name in ("a.jsonl", "b.jsonl", "a.parquet", "full/news.jsonl", "twice/a.jsonl", "twice/a.txt"):
+    for name in ("a.jsonl", "b.jsonl", "a.docx", "full/news.jsonl", "twice/a.jsonl", "twice/a.txt"):
         write(tmp_path / name, GOOD[:1])
     with pytest.raises(UserError, match=names):
         find_sources(settings)
+
+
+def test_a_path_may_be_a_glob_over_files_and_folders(tmp_path):
+    for name in ("x/2023/a.jsonl", "x/2024/a.jsonl", "x/2024/b.csv", "y.jsonl", "z[1].jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, GOOD[:1])
+    entries = [
+        {"name": "all", "path": "x/*/*.jsonl"},
+        {"name": "folders", "path": "x/20*"},
+        {"name": "odd", "path": "z[1].jsonl"},
+    ]
+    sources, _ = find_sources({"path": str(tmp_path), "sources": entries})
+    assert [source.labels for source in sources] == [
+        ["2023/a.jsonl", "2024/a.jsonl"], ["2023/a.jsonl", "2024/a.jsonl", "2024/b.csv"], ["z[1].jsonl"],
+    ]  # fmt: skip
+    sources, _ = find_sources({"path": f"{tmp_path}/x/2024/*"})
+    assert [source.name for source in sources] == ["a", "b"]
+
+
+def test_options_go_to_every_file_and_can_be_sent_to_another_process(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.dat").write_text('{"body": "Bir", "key": 4, "u": "http://x.az/1"}\n')
+    entry = {"name": "a", "path": "a", "format": "jsonl", "text": "body", "id": "key", "columns": {"url": "u"}}
+    (source,), _ = find_sources({"path": str(tmp_path), "sources": [entry]})
+    words = pickle.loads(pickle.dumps((source.files[0], source.labels[0], source.options)))
+    (record,) = read_file(*words)
+    assert record == Record("one.dat", 1, "Bir", "4", {"url": "http://x.az/1", "site": "x.az"})
+
+
+def test_the_seven_sources_of_dollma_as_the_files_they_come_in(tmp_path):
+    names = ["translated-enwiki", "azwiki", "anl-news", "elite-books", "mediocore-books", "elite-blogs", "eqanun"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        rows = [{"text": f"{name} {row}", "id": row} for row in range(3)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / f"train-0000{number}-of-00007.parquet")
+        (tmp_path / name / "dataset_infos.json").write_text("{}")
+    entries = [
+        {"name": name, "path": name, "weight": weight} for name, weight in zip(names, (4, 6, 1, 20, 4, 20, 6), strict=True)
+    ]
+    sources, ignored = find_sources({"path": str(tmp_path), "sources": entries, "licence": "CC BY-NC-SA 4.0"})
+    assert [(source.name, source.weight, source.licence) for source in sources] == [
+        (name, float(weight), "CC BY-NC-SA 4.0") for name, weight in zip(names, (4, 6, 1, 20, 4, 20, 6), strict=True)
+    ]
+    assert [item.text for source in sources for item in read_records(source)] == [
+        f"{n} {row}" for n in names for row in range(3)
+    ]
+    assert ignored == ["dataset_infos.json"] * 7
+
+
+def test_what_has_the_name_of_data_but_is_no_file_does_not_go_unseen(tmp_path):
+    write(tmp_path / "a.jsonl", GOOD[:2])
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to("gone")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / ".hidden.jsonl").write_text("x")
+    sources, ignored = find_sources({"path": str(tmp_path)})
+    assert [source.name for source in sources] == ["a", "link"]
+    assert ignored == ["folder.csv (not a file)", "pipe.jsonl (not a file)"]
+    (source,), ignored = find_sources({"sources": [{"name": "all", "path": str(tmp_path)}]})
+    assert ignored == [".hidden.jsonl", "folder.csv (not a file)", "pipe.jsonl (not a file)"]
+    items = list(read_records(source))
+    assert [(item.file, getattr(item, "reason", "")) for item in items] == [
+        ("a.jsonl", ""),
+        ("a.jsonl", ""),
+        ("link.jsonl", "unreadable_file"),
+    ]
+    assert [file_identity(path, {})[0] for path in source.files] == [len(GOOD[0]) * 2 + 2, "unreadable_file"]
+    assert file_identity(tmp_path / "pipe.jsonl", {})[0] == "not_a_file"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.JSONL.GZ", "jsonl"), ("a.ndjson", "jsonl"), ("a.json.zst", "json"), ("a.tsv.bz2", "tsv"), ("a.parquet", "parquet"),
+        ("a.parquet.gz", None), ("a.warc.wet.gz", "warc"), ("a.htm", "html"),
+        ("azwiki-20260801-pages-articles.xml.bz2", "wikipedia"),
+        ("azwiki-20260801-pages-articles-multistream-index.txt.bz2", None), ("dataset_info.json", None), (".a.jsonl", None),
+        ("a.gz", None), ("a.docx", None),
+    ],
+)  # fmt: skip
+def test_a_name_says_its_format(tmp_path, name, kind):
+    assert format_of(tmp_path / name) == kind

@@ -1,3 +1,6 @@
+import gzip
+import json
+import re
 import subprocess
 import sys
 import unicodedata
@@ -106,6 +109,38 @@ def test_cyrillic_goes_to_latin_letter_by_letter_and_keeps_case():
     assert to_latin("Азәрбајҹан Республикасы, ҝөзәл ағ ЏӘ") == "Azərbaycan Respublikası, gözəl ağ ЏƏ"
     assert to_latin("Иди ЫШЫГ Јер Яшар ЯШАР") == "İdi IŞIQ Yer Yaşar YAŞAR"
     assert set("".join(CYRILLIC.values())) <= set(ALPHABET)
+
+
+@pytest.mark.parametrize(
+    ("cyrillic", "latin"),
+    [
+        ("мәъна, синъф, альбом, мәҹмуә", "məna, sinf, albom, məcmuə"),  # ъ, ь
+        ("йени ай, Сурийа; Яшар, Юсиф, Эл, Эйваз", "yeni ay, Suriya; Yaşar, Yusif, El, Eyvaz"),  # before 1958
+        ("конституция, цирк, щи, ёлка", "konstitusiya, sirk, şi, yolka"),  # loans
+        ("ЮНЕСКО, ЯПОНИЯ, АЗӘРБАЈҸАН, Җ", "YUNESKO, YAPONİYA, AZƏRBAYCAN, Җ"),
+        ("бejнəлхалг hүгуг", "beynəlxalq hüquq"),  # Latin letters typed for Cyrillic ones
+        ("HTML вә CSS", "HTML və CSS"),
+    ],
+)
+def test_old_letters_loans_and_capitals(cyrillic, latin):
+    assert to_latin(cyrillic) == latin
+
+
+def test_real_cyrillic_becomes_its_latin_twin(az_data):
+    twins: dict[str, dict[str, str]] = {}
+    with gzip.open(az_data / "langid" / "sentences.jsonl.gz", "rt", encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            twins.setdefault(record["group"], {})[record["lang"]] = record["text"]
+    same = words = 0
+    for pair in twins.values():
+        if {"azj_Cyrl", "azj_Latn"} <= pair.keys():
+            meant = re.findall(r"\w+", pair["azj_Latn"])
+            said = re.findall(r"\w+", to_latin(pair["azj_Cyrl"]))
+            words += len(meant)
+            same += sum(one == other for one, other in zip(said, meant, strict=False))
+    assert words > 5000
+    assert same >= 0.99 * words
 
 
 def cyrillic_of(text: str) -> str:

@@ -1,0 +1,165 @@
+"""Data sets of the Hugging Face hub: hub://owner/name/config-or-glob@revision to files in the local cache.
+
+The files that are wanted are listed at one commit and downloaded into the hub's own cache (HF_HOME). A connection that
+breaks off is taken up where it was; after a kill the files that were whole are kept and the one under way begins anew.
+HF_ENDPOINT and HF_TOKEN are respected. Every failure names its remedy.
+"""
+
+import errno
+import fnmatch
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from common.errors import UserError
+
+HUB = "hub://"
+SHAPE = "hub://owner/name, hub://owner/name/config or hub://owner/name/folder/*.parquet, each with @revision if wanted"
+RETRIES = 5  # times that a download which broke off is taken up again
+
+
+def _library():
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError("hub:// needs huggingface_hub. pip install -r requirements-extra.txt") from None
+    return huggingface_hub
+
+
+def parse(address: str) -> tuple[str, str, str]:
+    """(owner/name, config or glob or "", revision) of a hub:// address. Raises UserError for another shape."""
+    path, _, revision = address.removeprefix(HUB).partition("@")
+    parts = [part for part in path.split("/") if part]
+    if not address.startswith(HUB) or len(parts) < 2 or ("@" in address and not revision):
+        raise UserError(f"{address}: not an address of a data set. Write {SHAPE}.")
+    return "/".join(parts[:2]), "/".join(parts[2:]), revision or "main"
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def _cache() -> Path:
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser() / "hub"
+
+
+def hub_files(
+    address: str, usable: Callable[[str], bool] | None, later: bool = False
+) -> tuple[list[Path], list[str], dict[str, str]]:
+    """(local paths, names in the data set, what fetch_file needs) of the files that `address` asks for.
+
+    `usable` says by its name whether a file is data. With `later` nothing is downloaded: the paths are where the files
+    will be. Raises UserError: the address names nothing, the data set is gated or missing, no network, no room.
+    """
+    hub = _library()
+    repository, wanted, revision = parse(address)
+    try:
+        info = hub.HfApi(endpoint=_endpoint()).dataset_info(repository, revision=revision)
+    except Exception as error:
+        _explain(error, address)
+    held = sorted(sibling.rfilename for sibling in info.siblings or [])
+    card = info.card_data.to_dict() if info.card_data else {}
+    names = [name for name in choose(held, wanted, card.get("configs") or []) if usable is None or usable(name)]
+    if not names:
+        folders = ", ".join(sorted({name.rsplit("/", 1)[0] for name in held if "/" in name})[:10]) or "no folder"
+        raise UserError(f"{address}: no data file matches {wanted or 'it'}. The data set has {folders}. Correct the address.")
+    place = {"repository": repository, "sha": info.sha, "address": address}
+    if later:
+        folder = _cache() / f"datasets--{repository.replace('/', '--')}" / "snapshots" / info.sha
+        return [folder / name for name in names], names, place
+    bar = tqdm(names, desc=f"hub: {repository}", unit=" files", disable=None, leave=False)
+    return [fetch_file(place, name) for name in bar], names, place
+
+
+def choose(held: list[str], wanted: str, configs: list[dict[str, Any]]) -> list[str]:
+    """The files that a config or a glob stands for: by the data set's own card, or else by the names of its folders."""
+    if not wanted:
+        return held
+    if any(sign in wanted for sign in "*?["):
+        return [name for name in held if fnmatch.fnmatchcase(name, wanted)]
+    for config in configs:
+        if config.get("config_name") == wanted and config.get("data_files"):
+            chosen = [name for name in held if any(_matches(name, glob) for glob in _training_globs(config["data_files"]))]
+            if chosen:
+                return chosen
+    if wanted in held:
+        return [wanted]
+    under = [name for name in held if f"/{wanted}/" in f"/{name}"]
+    training = [name for name in under if "train" in name.split(wanted, 1)[1]]
+    return training or under
+
+
+def _matches(name: str, glob: str) -> bool:
+    return fnmatch.fnmatchcase(name, glob) or name == glob
+
+
+def _training_globs(data_files: Any) -> list[str]:
+    """Patterns of the split that is called train, or of all where none is: test splits are not for pre-training."""
+    entries = data_files if isinstance(data_files, list) else [data_files]
+    named = [entry for entry in entries if isinstance(entry, dict)]
+    entries = [entry for entry in named if entry.get("split") == "train"] or entries
+    globs = [entry["path"] if isinstance(entry, dict) else entry for entry in entries]
+    return [glob for item in globs for glob in (item if isinstance(item, list) else [item])]
+
+
+def fetch_file(place: dict[str, str], name: str) -> Path:
+    """One file in the cache, downloaded unless it is there whole. Raises UserError as hub_files does."""
+    hub = _library()
+    for attempt in range(RETRIES):
+        try:
+            path = hub.hf_hub_download(
+                place["repository"], name, repo_type="dataset", revision=place["sha"], endpoint=_endpoint(), cache_dir=_cache()
+            )
+            return Path(path)
+        except Exception as error:
+            if attempt + 1 == RETRIES or not _broke_off(error):
+                _explain(error, f"{place['address']} ({name})")
+    raise AssertionError("the loop above returns or raises")
+
+
+def _broke_off(error: Exception) -> bool:
+    """Whether a download ended in the middle, so that the next attempt takes it up."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"RemoteProtocolError", "ReadError", "ReadTimeout"}) or "Consistency check failed" in str(error)
+
+
+def _explain(error: Exception, address: str) -> NoReturn:
+    """Every way in which the hub can fail, by what to do about it."""
+    errors = _library().errors
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    repository = address.removeprefix(HUB).split("@")[0]
+    repository = "/".join(repository.split("/")[:2])
+    is_gated = isinstance(error, errors.GatedRepoError)
+    if is_gated or (status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError)):
+        page = f"{_endpoint()}/datasets/{repository}"
+        raise UserError(
+            f"{address}: access is refused ({status or 'gated'}). Accept the terms at {page} "
+            "and set HF_TOKEN to a token of that account (or run `hf auth login`)."
+        ) from None
+    if isinstance(error, errors.RevisionNotFoundError):
+        raise UserError(f"{address}: no such revision. Correct what stands after @.") from None
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        raise UserError(f"{address}: no such file in the data set. Correct the address.") from None
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        raise UserError(f"{address}: no such data set. Correct the address; a private one needs HF_TOKEN.") from None
+    if isinstance(error, errors.HFValidationError):
+        raise UserError(f"{address}: not an address of a data set ({error}). Write {SHAPE}.") from None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise UserError(f"{address}: the disk is full. Make room or set HF_HOME to a folder with more.") from None
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        raise UserError(f"{address}: the cache cannot be written ({error}). Set HF_HOME to a folder of your own.") from None
+    if status is not None:
+        raise UserError(f"{address}: the hub answered {status}. Try again later.") from None
+    if isinstance(error, OSError | errors.LocalEntryNotFoundError) or type(error).__module__.startswith(("httpx", "httpcore")):
+        raise UserError(
+            f"{address}: the hub cannot be reached at {_endpoint()} ({type(error).__name__}). "
+            "Check the network and HF_ENDPOINT; what was downloaded so far is kept."
+        ) from None
+    raise error

@@ -1,0 +1,82 @@
+"""Documents on their way through the corpus room: texts in NNNNN.jsonl.zst, everything measured of them in NNNNN.npz beside.
+
+A part holds as many documents as fit in a little memory, so a source may be one file of any size. Columns are one row
+a document, in the order of the texts.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import zstandard
+
+from common.errors import UserError
+from common.files import json_line
+
+PART_DOCUMENTS = 1 << 15
+PART_CHARACTERS = 1 << 25  # of cleaned text; whichever comes first ends a part
+LEVEL = 3  # of zstandard: five times faster than gzip, and read twice
+
+
+class TextWriter:
+    """Writes JSON lines into one .jsonl.zst file."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._packed = zstandard.ZstdCompressor(level=LEVEL).stream_writer(self._file, closefd=False)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one record."""
+        self._packed.write(json_line(record))
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._packed.close()
+        self._file.close()
+
+
+def read_texts(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of one .jsonl.zst file, in order."""
+    with open(path, "rb") as file:
+        lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8", newline="\n")
+        try:
+            for line in lines:
+                yield json.loads(line)
+        except (zstandard.ZstdError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error}). Remove the work folder that it lies in and start again.") from None
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one .npy file. `np.save` passes over a full disk in silence (it writes past Python's file): this one raises."""
+    with open(path, "wb") as file:
+        write_array(file, array)
+
+
+def write_array(file: IO[bytes], array: np.ndarray) -> None:
+    """Write an array in the .npy format to an open file."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def columns(path: Path, *names: str) -> Any:
+    """Columns of one .npz by name: an array, or a list of arrays when several are asked for."""
+    with np.load(path, allow_pickle=False) as table:
+        found = [table[name] for name in names]
+    return found[0] if len(found) == 1 else found
+
+
+def pack_strings(strings: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Strings as (UTF-8 bytes one after another, where each ends): no string makes all others as long as itself."""
+    encoded = [string.encode() for string in strings]
+    ends = np.cumsum([len(piece) for piece in encoded], dtype=np.int64)
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
+
+
+def unpack_strings(packed: np.ndarray, ends: np.ndarray, rows: np.ndarray) -> list[str]:
+    """The strings of `rows` again."""
+    content = packed.tobytes()
+    starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+    return [content[starts[row] : ends[row]].decode() for row in rows.tolist()]
