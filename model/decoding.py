@@ -10,9 +10,8 @@ import torch
 
 from data.features import Encoded, collate, sorted_batches
 from data.loader import ahead
+from data.task_records import ANSWER_WORDS
 from model.heads import TaskModel
-
-ANSWER_WORDS = 30  # longest answer, counted in words and not in pieces, so that no tokenizer is favoured
 
 
 @torch.no_grad()
@@ -88,14 +87,18 @@ def predictions(
 
 
 def with_gold(records: list[dict[str, Any]], examples: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Records of a predictions file: the gold answer put after the id."""
+    """Records of a predictions file: the gold answer put after the id, and the group of examples that have one (the text
+    of a question, the document of a pair; of multiple choice the school subject)."""
 
     def gold(example: dict[str, Any]) -> Any:
         if kind == "qa":
             return [answer["text"] for answer in example["answers"]] or [""]
         return example["tags" if kind == "tagging" else "label"]
 
-    return [{"id": r["id"], "gold": gold(e), **r} for r, e in zip(records, examples, strict=True)]
+    def group(example: dict[str, Any]) -> dict[str, str]:
+        return {"group": example["group"]} if example.get("group") else {}
+
+    return [{"id": r["id"], "gold": gold(e), **group(e), **r} for r, e in zip(records, examples, strict=True)]
 
 
 def best_answer(context: str, encoded: Encoded, number: int, scores: Sequence[np.ndarray]) -> tuple[str, float, float]:

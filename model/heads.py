@@ -17,10 +17,15 @@ from common.errors import UserError
 from common.files import read_json
 from data.features import TaskBatch
 from model.encoder import Encoder, initialise
+from model.foreign import build_encoder
+from model.modern_head import add_modern_head
 from model.store import fill, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
-POOLED = ("classification", "pair", "choice")  # kinds that look at [CLS] through the pooler
+POOLED = ("classification", "pair", "choice")  # kinds that look at one vector of a text
+# How that vector is made: BERT's dense layer and tanh over [CLS], which masked-LM pre-training leaves untrained; [CLS] as
+# it is; the mean over all tokens.
+POOLINGS = ("pooler", "cls", "mean")
 TASK = "task.json"
 
 
@@ -34,17 +39,24 @@ def segment_log_softmax(scores: Tensor, segments: Tensor, count: int) -> Tensor:
     return shifted - total.log()[segments]
 
 
+def has_pooler(kind: str, pooling: str) -> bool:
+    """Whether a task model of this kind has BERT's pooler layer."""
+    return kind in POOLED and pooling == "pooler"
+
+
 class TaskModel(nn.Module):
     """An encoder and the head of one kind of task. Weights are named encoder.* and head.*.
 
-    n_outputs: labels for classes, pairs and tags; 1 for choice and 2 for qa whatever is asked for.
+    n_outputs: labels for classes, pairs and tags; 1 for choice and 2 for qa whatever is asked for. `pooling`, one of
+    POOLINGS, says what the kinds in POOLED look at.
     """
 
-    def __init__(self, encoder: Encoder, kind: str, n_labels: int = 0) -> None:
+    def __init__(self, encoder: Encoder, kind: str, n_labels: int = 0, pooling: str = "pooler") -> None:
         super().__init__()
-        if (encoder.pooler is not None) != (kind in POOLED):
-            raise ValueError(f"{kind}: build the encoder with pooler={kind in POOLED}")
+        if (encoder.pooler is not None) != has_pooler(kind, pooling):
+            raise ValueError(f"{kind}: build the encoder with pooler={has_pooler(kind, pooling)}")
         self.kind = kind
+        self.pooling = pooling if kind in POOLED else None
         self.encoder = encoder
         self.dropout = nn.Dropout(encoder.config.dropout)
         self.head = nn.Linear(encoder.config.hidden_size, {"choice": 1, "qa": 2}.get(kind, n_labels))
@@ -52,12 +64,17 @@ class TaskModel(nn.Module):
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Raw scores in fp32: [rows, labels]; [rows] for choice; [words, tags]; [T, 2] start and end for qa."""
-        if self.kind == "qa":
+        if self.kind == "qa" or self.pooling == "mean":
             hidden = self.encoder(batch.ids, batch.layout, batch.types)
         else:  # the last block is computed only where the head looks
             hidden = self.encoder(batch.ids, batch.layout, batch.types, kept=batch.positions)
-        if self.kind in POOLED:
+        if self.pooling == "pooler":
             hidden = self.encoder.pool(hidden)
+        elif self.pooling == "mean":
+            sizes = batch.layout.starts.diff().long()
+            owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+            sums = hidden.new_zeros(len(sizes), hidden.shape[1]).index_add(0, owner, hidden)
+            hidden = sums / sizes[:, None].to(hidden.dtype)
         scores = self.head(self.dropout(hidden)).float()
         return scores.squeeze(-1) if self.kind == "choice" else scores
 
@@ -81,6 +98,10 @@ def load_task_model(path: str | Path) -> tuple[TaskModel, Tokenizer, dict[str, A
     if not (folder / TASK).exists():
         raise UserError(f"{folder}: not fine-tuned (no {TASK}). Run python finetune.py checkpoint={path} task=... first.")
     task = read_json(folder / TASK)
-    model = TaskModel(Encoder(config, pooler=task["kind"] in POOLED), task["kind"], len(task["labels"] or []))
+    pooling = task.get("pooling") or "pooler"
+    encoder = build_encoder(config, has_pooler(task["kind"], pooling))
+    model = TaskModel(encoder, task["kind"], len(task["labels"] or []), pooling)
+    if "head.dense.weight" in weights:
+        add_modern_head(model)
     fill(model, weights, folder)
     return model.eval(), tokenizer, task

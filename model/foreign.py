@@ -1,0 +1,203 @@
+"""Any other encoder that transformers can load (mDeBERTa, ELECTRA, ...) as a baseline behind the call of our own.
+
+Flat batch and Layout in, flat hidden states out; padding is made inside and goes no further, so heads, fine-tuning and the
+benchmark run on it as on ours. Its code is transformers' (an optional dependency, never a repository's own code); masked-LM
+pre-training and export are for our architectures.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from data.layout import Layout
+from model.encoder import Encoder, EncoderConfig, initialise
+from tokenization.tokenizer import Tokenizer
+
+# DeBERTa's disentangled attention overflows in fp16 and loses the small weights of a small rate in bf16
+# (github.com/microsoft/DeBERTa/issues/77): its layers run in fp32 whatever the precision asked for.
+FP32_ONLY = ("deberta", "deberta-v2")
+# Families whose first position is the row after the padding piece's, so that the table has that many rows more.
+SHIFTED = ("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl", "mpnet", "data2vec-text", "ibert", "longformer")
+NO_LIMIT = 8192  # tokens, for relative positions without a table
+WITH_POOLER = ("bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet", "ernie")  # left out; the task's own is ours
+
+
+def _library():
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("an encoder of another architecture needs transformers. pip install 'transformers>=5'") from None
+    return transformers
+
+
+@dataclass
+class ForeignConfig(EncoderConfig):
+    """Shape of a foreign encoder as far as heads and fine-tuning ask for it, and transformers' whole config."""
+
+    architecture: str = "foreign"
+    transformers: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pass  # what transformers loads needs no check of ours
+
+
+class ForeignEncoder(nn.Module):
+    """transformers' encoder behind our encoder's call; parameters are named model.* and pooler.*.
+
+    The pooler is ours (BERT's dense layer and tanh over the first token), new unless the checkpoint has one.
+    """
+
+    def __init__(self, config: ForeignConfig, pooler: bool = False) -> None:
+        super().__init__()
+        library = _library()
+        values = dict(config.transformers)
+        self.config = config
+        theirs = library.AutoConfig.for_model(values.pop("model_type"), **values)
+        self.model = build_model(theirs)
+        self.reads_types = getattr(theirs, "type_vocab_size", 0) > 1
+        self.types = getattr(theirs, "type_vocab_size", 0)
+        self.pad = theirs.pad_token_id or 0
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if pooler else None
+        if self.pooler is not None:
+            initialise(self.pooler, config)
+
+    def forward(
+        self, ids: Tensor, layout: Layout, types: Tensor | None = None, kept: Tensor | None = None, states: list | None = None
+    ) -> Tensor:
+        """Hidden states of the last layer, as Encoder.forward: ids [T] to [T, H], or [M, H] at the positions `kept`."""
+        if layout.longest > self.config.max_length:
+            raise UserError(
+                f"a text of {layout.longest} tokens, but the encoder's max_length is {self.config.max_length}: cut it."
+            )
+        rectangles, _ = layout.rows("padded")  # documents of like length together, so that little is padding
+        parts, places, layers = [], [], []
+        fp32 = self.config.transformers["model_type"] in FP32_ONLY
+        for rows in rectangles:
+            width = int((rows.document >= 0).sum(1).max())  # a bucket may be wider than the table of positions
+            index, real = rows.index[:, :width], rows.document[:, :width] >= 0
+            inputs = {"input_ids": torch.where(real, ids[index], self.pad), "attention_mask": real.long()}
+            if self.reads_types:
+                inputs["token_type_ids"] = torch.zeros_like(index) if types is None else torch.where(real, types[index], 0)
+                inputs["token_type_ids"] = inputs["token_type_ids"].clamp(max=self.types - 1)
+            with torch.autocast(ids.device.type, enabled=torch.is_autocast_enabled(ids.device.type) and not fp32):
+                out = self.model(**inputs, output_hidden_states=states is not None, return_dict=True)
+            parts.append(out.last_hidden_state[real])
+            places.append(index[real])
+            if states is not None:
+                layers.append([state[real] for state in out.hidden_states])
+        order = torch.argsort(torch.cat(places))
+        if states is not None:
+            states += [torch.cat(layer)[order] for layer in zip(*layers, strict=True)]
+        hidden = torch.cat(parts)[order]
+        return hidden if kept is None else hidden[kept]
+
+    def pool(self, first: Tensor) -> Tensor:
+        """Pooled vector of the first token's state: [n, H] to [n, H]."""
+        return torch.tanh(self.pooler(first))
+
+
+def build_model(theirs: Any) -> nn.Module:
+    """transformers' bare encoder of a config, in fp32, without the pooler where its class can leave it out."""
+    return _library().AutoModel.from_config(theirs, dtype=torch.float32, **_options(theirs))
+
+
+def _options(theirs: Any) -> dict[str, bool]:
+    return {"add_pooling_layer": False} if theirs.model_type in WITH_POOLER else {}
+
+
+def build_encoder(config: EncoderConfig, pooler: bool = False) -> Encoder | ForeignEncoder:
+    """The encoder of a config, ours or transformers', with new weights."""
+    return ForeignEncoder(config, pooler) if isinstance(config, ForeignConfig) else Encoder(config, pooler=pooler)
+
+
+def config_of(values: dict[str, Any]) -> EncoderConfig:
+    """The config that config.json of a checkpoint holds under "encoder"."""
+    return (ForeignConfig if values.get("architecture") == "foreign" else EncoderConfig).from_dict(values)
+
+
+def foreign_config(values: dict[str, Any], tokenizer: Tokenizer, where: Path) -> ForeignConfig:
+    """ForeignConfig of a transformers config.json.
+
+    Raises UserError for an architecture that transformers does not know or that is no masked-language-model encoder, and for
+    one whose code is in the repository (it is never run).
+    """
+    from model.huggingface import SUPPORTED
+
+    library = _library()
+    family = values["model_type"]
+    if values.get("auto_map") and family not in library.CONFIG_MAPPING:
+        raise UserError(f"{where}: {family} comes with code of its own (auto_map), which is not run. Supported: {SUPPORTED}.")
+    if family not in library.CONFIG_MAPPING:
+        raise UserError(
+            f"{where}: model type {family!r} is not known. Supported: {SUPPORTED}; as baselines, what transformers "
+            f"{library.__version__} has as encoders with a masked-LM head."
+        )
+    kwargs = {key: value for key, value in values.items() if key not in ("model_type", "auto_map")}
+    try:
+        theirs = library.AutoConfig.for_model(family, **kwargs)
+    except Exception as error:  # its own checks of types and values
+        raise UserError(f"{where}: transformers refuses this config ({error}). Restore the file.") from None
+    decoder = getattr(theirs, "is_decoder", False) or getattr(theirs, "is_encoder_decoder", False)
+    if decoder or type(theirs) not in library.MODEL_FOR_MASKED_LM_MAPPING:
+        kind = "a decoder or encoder-decoder" if decoder else "no masked-LM encoder"
+        raise UserError(
+            f"{where}: {family} is {kind}. Supported: {SUPPORTED}; as baselines, encoders that AutoModelForMaskedLM loads."
+        )
+    limit = getattr(theirs, "max_position_embeddings", None) or NO_LIMIT
+    if family in SHIFTED:
+        limit -= (theirs.pad_token_id or 0) + 1
+    kept = {key: value for key, value in theirs.to_dict().items() if key not in ("auto_map", "_name_or_path")}
+    return ForeignConfig(
+        vocab_size=theirs.vocab_size, hidden_size=theirs.hidden_size, layers=theirs.num_hidden_layers,
+        heads=theirs.num_attention_heads, intermediate_size=getattr(theirs, "intermediate_size", 4 * theirs.hidden_size),
+        max_length=min(limit, tokenizer.max_length if "max_position_embeddings" not in values else limit),
+        types=getattr(theirs, "type_vocab_size", 0), dropout=getattr(theirs, "hidden_dropout_prob", 0.1),
+        initializer_range=getattr(theirs, "initializer_range", 0.02), transformers=kept,
+    )  # fmt: skip
+
+
+def convert_foreign(
+    folder: Path, out: Path, name: str, values: dict[str, Any], tokenizer: Tokenizer, source: dict[str, Any]
+) -> list[str]:
+    """Write the checkpoint of a foreign encoder at `out`; returns what is to be said about it.
+
+    Raises UserError as foreign_config and read_weights do, and for weights that the architecture misses.
+    """
+    from model.importing import check_vocabulary, read_weights
+    from model.store import CONFIG, write_checkpoint
+
+    config = foreign_config(values, tokenizer, folder / CONFIG)
+    check_vocabulary(tokenizer, config, folder)
+    library = _library()
+    theirs = library.AutoConfig.for_model(**config.transformers)
+    try:  # its own renaming of old names and prefixes; the weights were read by us, so nothing is unpickled over there
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(folder).items()}
+        model, info = type(build_model(theirs)).from_pretrained(
+            None, config=theirs, state_dict=weights, output_loading_info=True, dtype=torch.float32, **_options(theirs)
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UserError(f"{folder}: transformers cannot load these weights ({reason[0] if reason else error!r}).") from None
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing or info.get("mismatched_keys"):
+        shapes = sorted(str(item) for item in info.get("mismatched_keys") or [])
+        raise UserError(
+            f"{folder}: the checkpoint does not fit a {theirs.model_type}: missing {', '.join(missing[:5]) or 'nothing'}; "
+            f"other shape {', '.join(shapes[:3]) or 'none'}. Take a whole checkpoint with its own config.json."
+        )
+    ours = {f"encoder.model.{key}": value for key, value in model.state_dict().items()}
+    left = sorted(info["unexpected_keys"])
+    family = config.transformers["model_type"]
+    notes = [f"{family}: run by transformers {library.__version__} as a baseline encoder; it can be fine-tuned, no more"]
+    if family in FP32_ONLY:
+        notes.append(f"{family}: kept in fp32")
+    if left:
+        notes.append(f"not used: {', '.join(left)}")
+    write_checkpoint(out, ours, config, tokenizer, {"name": name, "source": {"family": family, **source}})
+    return notes
