@@ -3,15 +3,25 @@
     python benchmark.py                                  the demo: six tasks, pre-trained against not, two seeds
     python benchmark.py tasks=[topic,ner] seeds=[0,1,2]
     python benchmark.py 'models=[{name: mine, checkpoint: runs/mine/pretrain, scratch: false}]' out=runs/mine/table
+    python benchmark.py seeds=auto 'tuning={lr: [1e-5, 2e-5, 3e-5, 5e-5, 8e-5], seeds: [100, 101]}'
+    python benchmark.py -m launcher=slurm 'tasks=[topic],[ner],[qa]'       one job a task; then the same without -m
 
-Started again after any interruption it runs what is not finished (same config, data and weights) and nothing else.
-Recipe, device and precision are those of finetune.py. The report comes from the prediction files alone, so it can also
-be made anew, or over several folders, with python -m evaluation.report.
+Started again after any interruption it runs what is not finished (same config, data and weights) and nothing else. A run
+that fails is written down beside its task and the others go on; the exit code is 1 then. Recipe, device and precision
+are those of finetune.py. The report comes from the prediction files alone, so it can also be made anew, or over several
+folders, with python -m evaluation.report.
 """
 
+import itertools
+import shutil
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -20,10 +30,22 @@ from common.files import digest_of, read_json, write_json
 from common.launch import launch, resolved
 from evaluation.baselines import BASELINES, write_baseline
 from evaluation.report import build_report
-from finetune import check_seeds, prepare_machine, run_seed
-from training.finetuning import READ, prepare_data, read_start, refuse_unread, settings_for
+from finetune import Diverged, check_seeds, prepare_machine, run_seed
+from training.finetuning import (
+    READ,
+    Data,
+    Start,
+    check_recipe,
+    prepare_data,
+    read_start,
+    refuse_unread,
+    run_digest,
+    seeds_for,
+    settings_for,
+    write_inputs,
+)
 
-KEYS = (*READ, "models", "baselines", "tasks", "report", "corpus_dir")
+KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
 
 
 def benchmark(config: DictConfig) -> int:
@@ -31,7 +53,7 @@ def benchmark(config: DictConfig) -> int:
     refuse_unread(tuple(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), "benchmark.py")
     whole = resolved(OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"]))
     device = prepare_machine(whole)
-    seeds, out = check_seeds(whole["seeds"]), Path(whole["out"])
+    wanted, out = check_seeds(whole["seeds"]), Path(whole["out"])
     check_models(whole["models"])
     if not whole["tasks"]:
         raise UserError("tasks: none given. Name files of conf/task, e.g. tasks=[topic,ner].")
@@ -47,14 +69,20 @@ def benchmark(config: DictConfig) -> int:
     known = {name for names in BASELINES.values() for name in names}
     if unknown := [name for name in whole["baselines"] if name not in known]:
         raise UserError(f"baselines: {unknown[0]} is not one of {', '.join(sorted(known))}.")
+    seeds = {part.task.name: seeds_for(wanted, part) for part in data[0]}
+    trials = check_tuning(whole["tuning"], plans, sorted({seed for own in seeds.values() for seed in own}))
+    for part in data[0]:
+        write_inputs(out, part.task)
     for note in dict.fromkeys(f"{part.task.name}: {note}" for row in data for part in row for note in part.notes):
         print(note)
 
     # ---- the runs ---------------------------------------------------------------------------------------------------
     folders: list[Path] = []
+    failed: list[str] = []
     baselines = [(name, part.task) for name in whole["baselines"] for part in data[0] if name in BASELINES[part.task.kind]]
-    total = len(baselines) + len(starts) * len(plans) * len(seeds)
-    bar = tqdm(total=total, desc="benchmark", unit="run", disable=None)
+    tuned = len(trials) * len(whole["tuning"]["seeds"]) if trials else 0
+    total = len(baselines) + len(starts) * sum(len(seeds[name]) for name in names)
+    bar = tqdm(total=total + len(starts) * len(plans) * tuned, desc="benchmark", unit="run", disable=None)
     reused = 0
     for name, task in baselines:
         bar.set_postfix_str(f"{name} on {task.name}")
@@ -64,16 +92,40 @@ def benchmark(config: DictConfig) -> int:
         bar.update()
     for settings, column in zip(plans, zip(*data, strict=True), strict=True):
         for start, part in zip(starts, column, strict=True):
-            for seed in seeds:
+            place = out / start.name / part.task.name
+            chosen = settings
+            if not trials:  # of an earlier start with a grid; its runs stay, so that it can be had again at once
+                (place / "tuning.json").unlink(missing_ok=True)
+            else:
+                try:
+                    chosen = tune(settings, trials, whole["tuning"]["seeds"], start, part, device, out, bar)
+                except Exception as error:
+                    failed.append(set_down(place / "failed-tuning.json", f"{start.name} on {part.task.name}, tuning", error))
+                    bar.update(len(seeds[part.task.name]))
+                    continue
+                (place / "failed-tuning.json").unlink(missing_ok=True)
+            for seed in seeds[part.task.name]:
                 bar.set_postfix_str(f"{start.name} on {part.task.name}, seed {seed}")
-                summary = run_seed(settings, start, part, seed, device, out)
-                folders.append(Path(summary["folder"]))
-                reused += bool(summary.get("reused"))
+                trouble = place / f"failed-{seed}.json"
+                try:
+                    summary = run_seed(chosen, start, part, seed, device, out)
+                except Exception as error:  # one bad run must not cost the others; the report marks what is missing
+                    failed.append(set_down(trouble, f"{start.name} on {part.task.name}, seed {seed}", error))
+                else:
+                    trouble.unlink(missing_ok=True)
+                    keep_tuning(summary, chosen.get("tuned"))
+                    folders.append(Path(summary["folder"]))
+                    reused += bool(summary.get("reused"))
                 bar.update()
     bar.close()
-    print(f"benchmark: {total} runs in {out}, {total - reused} made now, {reused} done already")
+    print(f"benchmark: {total} runs in {out}, {total - reused - len(failed)} made now, {reused} done already")
+    if failed:
+        print(f"{len(failed)} failed (each has a failed-*.json beside its task):", *failed, sep="\n  ", file=sys.stderr)
 
     # ---- the report -------------------------------------------------------------------------------------------------
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        print("no report from one job of a sweep: when all are done, start the same command without -m, for all tasks")
+        return 1 if failed else 0
     report = whole["report"]
     pretraining, corpus = (Path(path) if path else None for path in (report["pretraining"], report["corpus"]))
     if pretraining and not (pretraining / "metrics.jsonl").exists():
@@ -82,9 +134,10 @@ def benchmark(config: DictConfig) -> int:
     if corpus and not corpus.exists():
         print(f"report: {corpus} is not there, so no page on the corpus")
         corpus = None
-    print(build_report(folders, out, pretraining, corpus, report["title"]))
-    print(f"\n{out / 'report.html'} (and report.md, report.csv, report.tex)")
-    return 0
+    if folders:
+        print(build_report(folders, out, pretraining, corpus, report["title"]))
+        print(f"\n{out / 'report.html'} (and report.md, report.csv, report.tex)")
+    return 1 if failed else 0
 
 
 def check_models(models: Any) -> None:
@@ -98,6 +151,13 @@ def check_models(models: Any) -> None:
         raise UserError(f"models: two have the same name ({', '.join(names)}). Each needs its own folder.")
 
 
+def set_down(path: Path, what: str, error: Exception) -> str:
+    """Write a failure where it can be found later; returns the line for the terminal."""
+    trace = "".join(traceback.format_exception(error))
+    write_json(path, {"run": what, "error": f"{type(error).__name__}: {error}", "traceback": trace})
+    return f"{what}: {type(error).__name__}: {error}"
+
+
 def baseline(out: Path, name: str, task: Any) -> tuple[Path, bool]:
     """One baseline on one task, and whether it was there already for the same examples."""
     folder = out / name / task.name / "seed-0"
@@ -108,6 +168,85 @@ def baseline(out: Path, name: str, task: Any) -> tuple[Path, bool]:
     write_baseline(out, name, task)
     write_json(folder / "digest.json", digest)
     return folder, False
+
+
+# ---------------------------------------------------------------- tuning: the same grid and seeds for every model and task
+
+
+def check_tuning(tuning: Any, plans: list[dict[str, Any]], final: list[int]) -> list[dict[str, Any]]:
+    """Every combination of the grid {recipe key: [values], ..., seeds: [...]}; [] without one. UserError for what cannot be.
+
+    The seeds must not be among the final ones: a rate chosen for its luck with a seed would then be scored on that luck.
+    """
+    if not tuning:
+        return []
+    grid = {key: values for key, values in tuning.items() if key != "seeds"}
+    seeds = check_seeds(tuning.get("seeds"), "tuning.seeds")
+    if seeds == "auto" or not grid:
+        raise UserError(f"tuning={tuning}: expected a grid and seeds, e.g. {{lr: [2e-5, 5e-5], seeds: [100, 101]}}.")
+    if shared := sorted(set(seeds) & set(final)):
+        raise UserError(f"tuning.seeds={seeds}: {shared[0]} is also a final seed. Choose others, e.g. [100, 101].")
+    for key, values in grid.items():
+        unknown = [plan["task"]["name"] for plan in plans if key not in plan["recipe"]]
+        if unknown or not isinstance(values, list) or not values or len({str(value) for value in values}) < len(values):
+            raise UserError(f"tuning.{key}={values}: expected a key of recipe with a list of different values.")
+    trials = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    for trial in trials:
+        check_recipe(trial)
+    return trials
+
+
+def tune(settings: dict[str, Any], trials: list[dict[str, Any]], seeds: list[int], start: Start, data: Data,
+         device: torch.device, out: Path, bar: Any) -> dict[str, Any]:  # fmt: skip
+    """`settings` with the trial of the best mean dev score, and under "tuned" how it was found.
+
+    Every trial runs on every seed, each in <model>/<task>/tuning/, resumable like any run; the test split is not read. A
+    trial that diverges counts as one without a score. tuning.json beside it holds grid, seeds, runs, hours, the dev scores
+    (in the order of the seeds; null where it diverged) and the choice. Ties go to the lower dev loss.
+    """
+    place = out / start.name / data.task.name
+    scores: dict[str, list[float | None]] = {}
+    ranks, hours = [], 0.0
+    for trial in trials:
+        label = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.items())
+        tried = {**settings, "recipe": {**settings["recipe"], **trial}}
+        found, losses = [], []
+        for seed in seeds:
+            bar.set_postfix_str(f"{start.name} on {data.task.name}, tuning {label}, seed {seed}")
+            folder = f"{label},seed={seed}"
+            note = place / "tuning" / f"{folder}.diverged.json"
+            digest = run_digest(tried, start, data, seed)
+            if note.exists() and read_json(note)["digest"] == digest:
+                found.append(None)
+            else:
+                note.unlink(missing_ok=True)
+                try:
+                    summary = run_seed(tried, start, data, seed, device, out, trial=folder)
+                    found.append(summary["dev_score"])
+                    losses.append(summary["dev_loss"])
+                    hours += summary["hours"]
+                except Diverged as error:
+                    shutil.rmtree(note.with_name(f".{folder}.part"), ignore_errors=True)
+                    write_json(note, {"digest": digest, "error": str(error)})
+                    found.append(None)
+            bar.update()
+        scores[label] = found
+        if None not in found:
+            ranks.append((sum(found) / len(found), -sum(losses) / len(losses), -len(ranks), trial))
+    if not ranks:
+        raise UserError(f"{start.name} on {data.task.name}: every setting of the grid diverged. Lower the rates in tuning.lr.")
+    grid = {key: list(dict.fromkeys(trial[key] for trial in trials)) for key in trials[0]}
+    chosen = max(ranks, key=lambda rank: rank[:3])[3]
+    tuned = {"grid": grid, "seeds": seeds, "runs": len(trials) * len(seeds), "hours": hours, "chosen": chosen, "scores": scores}
+    write_json(place / "tuning.json", tuned)
+    return {**settings, "recipe": {**settings["recipe"], **chosen}, "tuned": tuned}
+
+
+def keep_tuning(summary: dict[str, Any], tuned: dict[str, Any] | None) -> None:
+    """A run made before under another grid that chose the same is as good, but its summary has to tell of this grid."""
+    path = Path(summary["folder"]) / "summary.json"
+    if summary.get("reused") and summary.get("tuning") != tuned:
+        write_json(path, {**read_json(path), "tuning": tuned})
 
 
 if __name__ == "__main__":

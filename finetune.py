@@ -6,8 +6,9 @@
     python finetune.py checkpoint=FOLDER task=topic scratch=true      the same shape without pre-training
 
 Kinds: classification, pair, choice, tagging, qa. Every seed leaves <out>/<model>/<task>/seed-<n>/ with config.yaml,
-metrics.jsonl, summary.json, predictions of dev and test, and the checkpoint of the best epoch on dev. A seed that is
-finished with the same config, data and checkpoint is not run again. The loop is flat: read it from `run_seed` down.
+metrics.jsonl, summary.json, predictions of dev and test, and the checkpoint of the best epoch on dev; <out>/inputs/ lists
+the test texts and every record that was set aside. A seed that is finished with the same config, data and checkpoint is
+not run again. The loop is flat: read it from `run_seed` down.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from data.packing import stream
 from evaluation.metrics import score_predictions
 from model.decoding import predictions, score_rows, with_gold
 from model.encoder import count_parameters
-from model.heads import POOLED, TASK
+from model.heads import TASK, has_pooler
 from model.store import write_checkpoint
 from training.distributed import start as start_device
 from training.finetuning import (
@@ -45,13 +46,19 @@ from training.finetuning import (
     read_start,
     refuse_unread,
     run_digest,
+    seeds_for,
     settings_for,
+    write_inputs,
 )
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
-from training.tracking import Tracker, peak_memory, power_watts
+from training.tracking import Tracker, peak_memory, power_watts, reset_peak_memory
 
 CHECK_EVERY = 50  # steps between looks at the loss: one wait for the device each
+
+
+class Diverged(UserError):
+    """A run whose loss is no number any more: a mistake in a single run, an answer when rates are tried."""
 
 
 def finetune(config: DictConfig) -> int:
@@ -63,9 +70,11 @@ def finetune(config: DictConfig) -> int:
     seeds = check_seeds(settings["seeds"])
     start = read_start(settings["checkpoint"], settings["model_name"], settings["scratch"])
     data = prepare_data(settings, start, {})
+    write_inputs(Path(settings["out"]), data.task)
     for note in data.notes:
         print(f"{data.task.name}: {note}")
     scores = []
+    seeds = seeds_for(seeds, data)
     for seed in seeds:
         summary = run_seed(settings, start, data, seed, device, Path(settings["out"]), show=True)
         scores.append(summary["test_score"])
@@ -85,11 +94,13 @@ def prepare_machine(settings: dict[str, Any]) -> torch.device:
     return start_device(settings["device"]).device
 
 
-def check_seeds(seeds: Any) -> list[int]:
-    """The seeds as a list of different whole numbers; UserError otherwise."""
+def check_seeds(seeds: Any, key: str = "seeds") -> list[int] | str:
+    """The seeds as a list of different whole numbers, or "auto"; UserError otherwise."""
+    if seeds == "auto":
+        return seeds
     seeds = [seeds] if isinstance(seeds, int) else seeds
     if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={seeds}: expected a list of different whole numbers, e.g. seeds=[0,1,2].")
+        raise UserError(f"{key}={seeds}: expected auto or a list of different whole numbers, e.g. {key}=[0,1,2].")
     return list(seeds)
 
 
@@ -105,15 +116,18 @@ def describe(summary: dict[str, Any]) -> str:
 
 
 def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, device: torch.device, out: Path,
-             show: bool = False) -> dict[str, Any]:  # fmt: skip
+             show: bool = False, trial: str | None = None) -> dict[str, Any]:  # fmt: skip
     """One run, from the checkpoint to predictions; returns its summary (with "reused" if it was there already).
 
-    The folder appears whole under its name at the end, so a killed run leaves nothing that looks finished.
+    The folder appears whole under its name at the end, so a killed run leaves nothing that looks finished. `trial` names
+    the folder of a run that only tries settings: it goes to tuning/<trial>, and neither reads the test split nor keeps a
+    checkpoint.
     """
     task, recipe, splits = data.task, settings["recipe"], data.splits
-    folder = out / start.name / task.name / f"seed-{seed}"
+    folder = out / start.name / task.name / (f"tuning/{trial}" if trial else f"seed-{seed}")
     digest = run_digest(settings, start, data, seed)
-    if (before := finished(folder, digest, settings["save_checkpoint"])) is not None:
+    keep, judged = settings["save_checkpoint"] and not trial, ("dev",) if trial else ("dev", "test")
+    if (before := finished(folder, digest, keep, judged)) is not None:
         return {**before, "reused": True, "folder": str(folder)}
     if (folder / "summary.json").exists():
         print(f"{folder}: made with other settings, data or weights (or without its checkpoint); it is run again")
@@ -122,9 +136,11 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     clock = time.time()
 
     # ---- model and optimizer ----------------------------------------------------------------------------------------
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    model = build_model(start, task.kind, len(task.labels or []), seed, recipe["reinitialise_layers"]).to(device)
+    own_peak = reset_peak_memory(device)
+    labels = len(task.labels or [])
+    model = build_model(start, task.kind, labels, seed, recipe["reinitialise_layers"], recipe["pooling"], recipe["head"]).to(
+        device
+    )
     betas = (recipe["beta1"], recipe["beta2"])
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=betas, eps=recipe["eps"], fused=True)
     # On CPU auto means fp32 here: steps of a few hundred tokens of ever new lengths are slower in bf16 (22 s for 17 s).
@@ -133,7 +149,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     ready = map if on_cpu else (lambda make, items: ahead(items, make))  # a thread would take the core from the loop
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     schedule = {"kind": "linear", "warmup": recipe["warmup"], "floor": 0.0}
-    name = f"{start.name}/{task.name}/seed-{seed}"
+    name = f"{start.name}/{task.name}/{trial or f'seed-{seed}'}"
     kept = {key: settings[key] for key in ("checkpoint", "scratch", "task", "recipe", "device", "precision", "tracker")}
     tracker = Tracker(beside, {**kept, "name": name, "seed": seed}, True, None)
     allow_no_answer = task.kind == "qa" and any(not example["answers"] for example in task.train)
@@ -201,34 +217,38 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
 
     # ---- the best epoch's predictions -------------------------------------------------------------------------------
     if not best["epoch"]:
-        raise UserError(f"{name}: no dev loss was finite. Lower recipe.lr or set precision=fp32.")
+        raise Diverged(f"{name}: no dev loss was finite. Lower recipe.lr or set precision=fp32.")
     model.load_state_dict(best["weights"])
-    records, test_score, _ = judge("test")
-    for split, rows in (("dev", best["records"]), ("test", records)):
-        write_jsonl(beside / f"predictions-{split}.jsonl", rows)
-    if task.skipped:
-        write_jsonl(beside / "skipped.jsonl", task.skipped)
-    if settings["save_checkpoint"]:
+    write_jsonl(beside / "predictions-dev.jsonl", best["records"])
+    tested: dict[str, float] = {}
+    if not trial:
+        records, tested["test_score"], _ = judge("test")
+        write_jsonl(beside / "predictions-test.jsonl", records)
+    if keep:
         details = {
             "kind": task.kind, "labels": task.labels, "max_length": data.max_length, "task": task.name, "metric": task.metric,
-            "positive": task.positive, "window_overlap_tokens": data.overlap,
+            "positive": task.positive, "window_overlap_tokens": data.overlap, "pooling": recipe["pooling"],
             "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
         }  # fmt: skip
         extra = {"name": start.name}
         write_checkpoint(beside / "checkpoint", best["weights"], start.config, start.tokenizer, extra, {TASK: details})
     hours = (time.time() - clock) / 3600
     price = settings["price_per_hour"]
-    pooled = task.kind in POOLED
+    pooler = None
+    if has_pooler(task.kind, recipe["pooling"]):
+        pooler = "checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new"
     summary = {
         "status": "done", "model": start.name, "task": task.name, "kind": task.kind, "seed": seed, "metric": task.metric,
-        "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "test_score": test_score,
-        "best_epoch": best["epoch"], "epochs": epoch + 1, "steps": step, "train_tokens": tokens, "hours": hours,
-        "peak_memory_bytes": peak_memory(device), "trainable_parameters": count_parameters(model, trainable=True),
+        "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "dev_loss": -best["rank"][1],
+        **tested, "best_epoch": best["epoch"], "epochs": epoch + 1, "steps": step, "train_tokens": tokens, "hours": hours,
+        "peak_memory_bytes": peak_memory(device) if own_peak else "not measured",
+        "trainable_parameters": count_parameters(model, trainable=True),
         "energy_kwh": "not measured" if joules is None else joules / 3.6e6,
         "cost": "not measured" if price is None else price * hours,
         "device": device.type, "precision": str(dtype).removeprefix("torch."), "max_length": data.max_length,
-        "pooler": ("checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new") if pooled else None,
+        "pooler": pooler,
         "examples": {split: len(getattr(task, split)) for split in splits}, "skipped": len(task.skipped),
+        "tuning": settings.get("tuned"),
         "rows": {split: len(part.rows) for split, part in splits.items()}, "notes": data.notes,
         "checkpoint": start.path, "scratch": start.weights is None, "digest": digest,
     }  # fmt: skip
@@ -243,11 +263,11 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
 
 
 def check_finite(losses: list[torch.Tensor], step: int, name: str) -> None:
-    """UserError that names the first of the last steps whose loss is not finite. `step`: how many have been taken."""
+    """Diverged, naming the first of the last steps whose loss is not finite. `step`: how many have been taken."""
     recent = torch.stack(losses[-CHECK_EVERY:]).tolist()
     for number, value in enumerate(recent):
         if not math.isfinite(value):
-            raise UserError(
+            raise Diverged(
                 f"{name}: the loss of step {step - len(recent) + number + 1} is {value}. Nothing of this run was kept. "
                 "Lower recipe.lr, lengthen recipe.warmup, or set precision=fp32."
             )

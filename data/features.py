@@ -4,6 +4,7 @@ One row is one text that the encoder reads: [CLS] a [SEP] or [CLS] a [SEP] b [SE
 row an option, a long tagged sentence one row a piece of it, a question one row a window of its context.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from data.loader import ORDER
 from data.packing import stream
 from tokenization.tokenizer import Tokenizer
 
+FEATURES = 2  # version of this file: a change that changes rows makes every token cache be made anew
 MAX_QUESTION_TOKENS = 64  # as BERT's run_squad and ELECTRA
 UNKNOWN_WARNING, FERTILITY_WARNING = 0.01, 4.0  # shares that point to a tokenizer of another language (§3.9)
 
@@ -180,6 +182,11 @@ def _sentences(
     unknown = np.array([tokenizer.unk_id], np.int32)
     pieces = {word: ids if len(ids) else unknown for word, ids in zip(known, tokenizer.encode_batch(known), strict=True)}
     room = max_length - 2
+    bare = {word for word in known if pieces[word] is unknown}
+    holders = [example for example in examples if bare.intersection(example["words"])] if bare else []
+    if holders:
+        count = sum(word in bare for example in holders for word in example["words"])
+        encoded.notes.append(f"{count} words have no piece: read as [UNK] and scored (first in {holders[0]['id']})")
     for example in examples:
         words = [pieces[word][:room] for word in example["words"]]
         cut = any(len(pieces[word]) > room for word in example["words"])
@@ -190,6 +197,8 @@ def _sentences(
             starts = 1 + np.cumsum([0, *(len(word) for word in words[begin : end - 1])])
             rows.append(Row(ids, second, starts[own - begin], tags[own], words=own))
         encoded.close(rows, cut)
+    if split := sum(after - before > 1 for before, after in itertools.pairwise(encoded.first)):
+        encoded.notes.append(f"{split} sentences are longer than max_length: cut at words and put together again")
 
 
 def split_sentence(lengths: np.ndarray, room: int) -> list[tuple[int, int, np.ndarray]]:
@@ -284,11 +293,15 @@ def steps_of_epoch(
     """The optimizer steps of one epoch; each is a list of micro-batches (row numbers) of at most `max_tokens` tokens.
 
     A pure function of its arguments. Steps hold `batch_size` examples (windows for qa) and differ by at most one, so
-    that no step is a small rest. `bucket` > 1 sorts runs of so many steps by length before they are cut into steps.
+    that no step is a small rest. `bucket` > 1 sorts runs of so many steps by length before they are cut into steps: rows
+    lie flat and nothing is padded, so this only evens out the memory of the micro-batches. The options of a question come
+    in a new order every epoch; the head scores each by itself, so no place can be learned.
     """
     groups = units(encoded)
     random = stream(seed, ORDER, epoch)
     order = random.permutation(len(groups))
+    if encoded.kind == "choice":
+        groups = [random.permutation(group) for group in groups]
     count = -(-len(groups) // batch_size)
     if bucket > 1:
         sizes = np.array([sum(len(encoded.rows[row].ids) for row in group) for group in groups])
@@ -336,7 +349,9 @@ def collate(encoded: Encoded, numbers: np.ndarray, device: torch.device | str = 
         owner = np.searchsorted(encoded.first, numbers, side="right")
         new = np.flatnonzero(np.diff(owner, prepend=-1))  # first row of each question
         segments = np.repeat(np.arange(len(new)), np.diff(np.append(new, len(rows))))
-        targets = new + targets[new]
+        right = np.flatnonzero(numbers - np.asarray(encoded.first)[owner - 1] == targets)  # options come in any order
+        targets = np.full(len(new), -1)
+        targets[segments[right]] = right
 
     def on(values: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64))

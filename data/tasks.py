@@ -17,12 +17,15 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import digest_of, write_jsonl
-from data.splits import leakage_group, split_by_group
-from data.task_records import KINDS, load_task_file
+from data.splits import group_name, leakage_group, split_by_group
+from data.task_files import files_of
+from data.task_records import KINDS, load_task_file, texts_of
 from evaluation.metrics import DEFAULT_METRIC, METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ("train", "dev", "test")
+SHARES = (0.7, 0.1, 0.2)  # of train, dev and test where a file comes unsplit
+BLIND = {"choice": "question", "pair": "text"}  # what a control may hide: what is left must not be enough
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Task:
     dev: list[dict[str, Any]] = field(default_factory=list)
     test: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)  # {"split", "file", "line", "id", "reason"}
+    noted: list[dict[str, Any]] = field(default_factory=list)  # the same of examples that are used: repaired or doubtful
     notes: list[str] = field(default_factory=list)  # sentences for the log: repairs, splits, leakage
 
     @property
@@ -49,11 +53,13 @@ class Task:
 def load_task(config: Mapping[str, Any]) -> Task:
     """Read the files of a task config and split what is not split.
 
-    Keys read: name, kind, train, dev, test, documents, max_examples, seed, metric, labels, positive, columns
-    (conf/task/*.yaml explains each). Files are looked for from the working folder, then from the checkout.
+    Keys read: name, kind, train, dev, test, shares, stratify, documents, max_examples, seed, metric, labels, positive,
+    columns, azerbaijani_only, no_answer_start, blind (conf/task/*.yaml explains each). Files are looked for from the
+    working folder, then from the checkout. A folder stands for the files in it that name the split; dev and test come
+    from the folder of train too, where they are not given.
 
-    - train only: 70 / 10 / 20 by hash of group. - no dev: 10 % of train. - no test: dev becomes test and dev is split
-    off train. Rows of one group (same text, context or question) never straddle a split made here.
+    - train only: `shares` (70 / 10 / 20) by hash of group. - no dev: 10 % of train. - no test: dev becomes test and dev is
+    split off train. Rows of one group (same text, context or question) never straddle a split made here.
 
     Raises UserError for a missing key or file, an unknown metric, and a split left without examples.
     """
@@ -68,14 +74,17 @@ def load_task(config: Mapping[str, Any]) -> Task:
     if config.get("documents"):
         parts = {"train": _built(config, kind)}
     else:
-        parts = {split: _loaded(task, config, split) for split in SPLITS if config.get(split)}
+        parts = {split: _loaded(task, config, path, split) for split, path in _files(config).items()}
     if "train" not in parts:
         raise UserError("task.train: no file given. Set task.train=FILE (task.dev and task.test may be left out).")
-    _fill_splits(task, parts)
+    _fill_splits(task, parts, config)
     if kind == "qa":
         _drop_unplaced(task)
+        for example in [*task.train, *task.dev, *task.test]:  # the questions of one text are one group everywhere
+            example.setdefault("group", group_name(leakage_group(example, kind)))
     _settle_labels(task, config.get("positive"))
     _note_leaks(task)
+    _hide(task, config.get("blind"))
     for split in SPLITS:
         if not getattr(task, split):
             files = config.get(split) or config.get("train") or config.get("documents")
@@ -94,10 +103,23 @@ def find_file(path: str) -> Path:
     raise UserError(f"{path}: no such file (looked in {Path.cwd()} and {ROOT}). Check task.train/dev/test.")
 
 
-def _loaded(task: Task, config: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    path = find_file(str(config[split]))
-    loaded = load_task_file(path, task.kind, config.get("columns"), task.labels)
+def _files(config: Mapping[str, Any]) -> dict[str, Path]:
+    """The file or folder of each split that has one; a folder given for train is asked for dev and test too."""
+    paths = {split: find_file(str(config[split])) for split in SPLITS if config.get(split)}
+    for split in ("dev", "test"):
+        if split not in paths and "train" in paths and paths["train"].is_dir() and files_of(paths["train"], split):
+            paths[split] = paths["train"]
+    return paths
+
+
+def _loaded(task: Task, config: Mapping[str, Any], path: Path, split: str) -> list[dict[str, Any]]:
+    loaded = load_task_file(
+        path, task.kind, config.get("columns"), task.labels, split, bool(config.get("azerbaijani_only")),
+        config.get("no_answer_start") or (-1,),
+    )  # fmt: skip
+    task.labels = task.labels or loaded.labels
     task.skipped += [{"split": split, **skip} for skip in loaded.skipped]
+    task.noted += [{"split": split, **note} for note in loaded.noted]
     task.notes += [f"{path.name}: {what}: {count}" for what, count in sorted(loaded.notes.items())]
     for reason, count in sorted(Counter(skip["reason"] for skip in loaded.skipped).items()):
         task.notes.append(f"{path.name}: skipped {count}: {reason}")
@@ -118,21 +140,28 @@ def _built(config: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     return build_next_sentence(read_documents(files), config.get("seed") or 0, config.get("max_examples") or 2000)
 
 
-def _fill_splits(task: Task, parts: dict[str, list[dict[str, Any]]]) -> None:
+def _fill_splits(task: Task, parts: dict[str, list[dict[str, Any]]], config: Mapping[str, Any]) -> None:
     """Put `parts` into train, dev and test of the task, splitting train for what is missing and saying so."""
+    shares, stratify = tuple(config.get("shares") or SHARES), bool(config.get("stratify"))
+    if len(shares) != 3 or not all(0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+        raise UserError(f"task.shares={list(shares)}: expected three numbers that add up to 1, e.g. [0.7, 0.1, 0.2].")
+    if stratify and task.kind not in ("classification", "pair"):
+        raise UserError(f"task.stratify: {task.kind} has no classes to keep in balance. Set task.stratify=false.")
+    how = "by hash of group" + (", class by class" if stratify else "")
     if "test" not in parts and "dev" in parts:
         parts["test"] = parts.pop("dev")
         task.notes.append("no test file: the dev file is the test set, and dev is split off train")
     if "test" not in parts:
-        task.train, task.dev, task.test = split_by_group(parts["train"], task.kind, (0.7, 0.1, 0.2))
-        task.notes.append("train, dev and test: 70/10/20 of the train file by hash of group")
+        task.train, task.dev, task.test = split_by_group(parts["train"], task.kind, shares, stratify)
+        percent = "/".join(f"{100 * share:g}" for share in shares)
+        task.notes.append(f"train, dev and test: {percent} of the train file {how}")
         return
     task.test = parts["test"]
     if "dev" in parts:
         task.train, task.dev = parts["train"], parts["dev"]
         return
-    task.train, task.dev = split_by_group(parts["train"], task.kind, (0.9, 0.1))
-    task.notes.append("dev: 10 % of the train file by hash of group")
+    task.train, task.dev = split_by_group(parts["train"], task.kind, (0.9, 0.1), stratify)
+    task.notes.append(f"dev: 10 % of the train file {how}")
 
 
 def _drop_unplaced(task: Task) -> None:
@@ -169,6 +198,10 @@ def _settle_labels(task: Task, positive: Any) -> None:
     absent = sorted((found["dev"] | found["test"]) - found["train"])
     if absent:
         task.notes.append(f"in dev or test but never in train (cannot be learned): {', '.join(absent)}")
+        for split in ("dev", "test"):
+            for example in getattr(task, split):
+                for label in sorted(set(absent) & set(example["tags"] if task.kind == "tagging" else [example["label"]])):
+                    _note(task, split, example, f"label {label!r} is never in train (cannot be learned)")
     if task.kind != "tagging" and len(task.labels) < 2:
         raise UserError(f"task {task.name}: only one class ({', '.join(task.labels)}). Check task.columns.label.")
     if positive is not None and str(positive) not in task.labels:
@@ -180,12 +213,39 @@ def _settle_labels(task: Task, positive: Any) -> None:
 
 
 def _note_leaks(task: Task) -> None:
-    train = {leakage_group(example, task.kind) for example in task.train}
-    for split in ("dev", "test"):
+    """Count and list the examples whose group, or whole text, another split or the same one has too."""
+    groups: dict[str, str] = {}  # group: the first split that has it
+    for split in SPLITS:
         examples = getattr(task, split)
-        shared = sum(leakage_group(example, task.kind) in train for example in examples)
-        if shared:
-            task.notes.append(f"{shared} of {len(examples)} {split} examples share their text or group with train")
+        shared: Counter[str] = Counter()
+        texts: set[str] = set()
+        for example in examples:
+            first = groups.setdefault(leakage_group(example, task.kind), split)
+            if first != split:
+                shared[first] += 1
+                _note(task, split, example, f"shares its text or group with {first}")
+            texts.add("\n".join(texts_of(example)))
+        for first, count in shared.items():
+            task.notes.append(f"{count} of {len(examples)} {split} examples share their text or group with {first}")
+        if len(texts) < len(examples):
+            task.notes.append(f"{len(examples) - len(texts)} of {len(examples)} {split} examples repeat another's whole text")
+
+
+def _note(task: Task, split: str, example: dict[str, Any], reason: str) -> None:
+    task.noted.append({"split": split, "file": None, "line": None, "id": example["id"], "reason": reason})
+
+
+def _hide(task: Task, blind: str | None) -> None:
+    """The control that hides a part of every example; the splits stay those of the whole examples."""
+    if not blind:
+        return
+    if BLIND.get(task.kind) != blind:
+        known = ", ".join(f"{part} ({kind})" for kind, part in BLIND.items())
+        raise UserError(f"task.blind={blind}: {task.kind} has no such control. There are: {known}.")
+    task.name = f"{task.name}-blind"
+    for split in SPLITS:
+        setattr(task, split, [{**example, blind: ""} for example in getattr(task, split)])
+    task.notes.append(f"control: {blind} is hidden from the model")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -70,7 +70,7 @@ def predict_baseline(
     if kind == "tagging":
         return [
             {
-                "id": e["id"],
+                **_head(e),
                 "gold": e["tags"],
                 "pred": ["O"] * len(e["tags"]),
                 "words": e["words"],
@@ -117,7 +117,8 @@ def write_baseline(folder: str | Path, name: str, task: Any) -> Path:
 
 
 def _head(example: dict[str, Any]) -> dict[str, Any]:
-    return {"id": example["id"]}
+    """The id, and the group where the example has one: intervals resample groups."""
+    return {"id": example["id"]} | ({"group": example["group"]} if example.get("group") else {})
 
 
 def _foot(example: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from counts per example, and tests hold the two equal to 1e-12. Question answeri
 script, with an Azerbaijani-correct score beside it.
 """
 
+import math
 import re
 import string
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def read_predictions(path: str | Path, kind: str) -> list[dict[str, Any]]:
                 f"{path}, line {line}: {len(row['gold'])} gold tags, {len(row['pred'])} predicted (id {row['id']!r})."
             )
         scores = row.get("scores") or []
-        if not all(np.isfinite(list(scores.values() if isinstance(scores, dict) else scores))):
+        if not all(map(math.isfinite, scores.values() if isinstance(scores, dict) else scores)):
             raise UserError(f"{path}, line {line}: a score of id {row['id']!r} is not finite; the run diverged.")
         seen.add(row["id"])
         rows.append(row)
@@ -108,19 +110,18 @@ def classification_metrics(
     gold: Sequence[str], pred: Sequence[str], labels: Sequence[str], positive: str | None = None
 ) -> dict[str, float]:
     """Accuracy, macro, weighted and (with `positive`) binary F1 over fixed `labels`; a class never seen counts 0."""
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+    from sklearn.metrics import accuracy_score, matthews_corrcoef, precision_recall_fscore_support
 
-    def f1(**options: Any) -> float:
-        return float(f1_score(gold, pred, zero_division=0, **options))
-
+    names = list(labels)
+    _, _, f1, support = precision_recall_fscore_support(gold, pred, labels=names, average=None, zero_division=0)
     metrics = {
         "accuracy": float(accuracy_score(gold, pred)),
-        "macro_f1": f1(labels=list(labels), average="macro"),
-        "weighted_f1": f1(labels=list(labels), average="weighted"),
+        "macro_f1": float(f1.mean()),
+        "weighted_f1": float((f1 * support).sum() / support.sum()) if support.sum() else 0.0,
         "mcc": float(matthews_corrcoef(gold, pred)) if len({*gold, *pred}) > 1 else 0.0,
     }
     if positive is not None:
-        metrics["f1"] = f1(labels=[positive], average="macro")
+        metrics["f1"] = float(f1[names.index(positive)])
     return metrics
 
 
@@ -136,17 +137,22 @@ def class_counts(gold: Sequence[str], pred: Sequence[str], labels: Sequence[str]
     return counts
 
 
+def f1_each(counts: np.ndarray) -> np.ndarray:
+    """F1 of every class by itself, (..., classes), from summed counts (..., 3, classes); 0 / 0 counts as 0."""
+    true, both = counts[..., 0, :].astype(float), (counts[..., 1, :] + counts[..., 2, :]).astype(float)
+    return np.divide(2 * true, both, out=np.zeros_like(both), where=both > 0)
+
+
 def f1_of_counts(counts: np.ndarray, average: str) -> np.ndarray:
     """F1 from summed counts (..., 3, classes): "macro", "weighted" by gold, "micro", or "binary" (one class given).
 
     0 / 0 counts as 0, as scikit-learn does with zero_division=0.
     """
-    true, predicted, gold = (counts[..., part, :].astype(float) for part in range(3))
     if average == "micro":
-        true, predicted, gold = (part.sum(-1, keepdims=True) for part in (true, predicted, gold))
-    both = predicted + gold
-    f1 = np.divide(2 * true, both, out=np.zeros_like(both), where=both > 0)
+        counts = counts.sum(-1, keepdims=True)
+    f1 = f1_each(counts)
     if average == "weighted":
+        gold = counts[..., 2, :].astype(float)
         total = gold.sum(-1)
         return np.divide((f1 * gold).sum(-1), total, out=np.zeros_like(total), where=total > 0)
     return f1.mean(-1)
@@ -163,7 +169,7 @@ def _score_classes(rows: list, labels: Sequence[str] | None, metric: str, positi
         positive = labels[-1]
     if metric == "f1" and positive is None:
         raise UserError(f"metric f1: {len(labels)} classes and no positive one. Set task.positive, or metric=macro_f1.")
-    metrics = classification_metrics(gold, pred, labels, positive)
+    metrics = classification_metrics(gold, pred, labels, None if positive is None else str(positive))
     if len(labels) == 2 and len(set(gold)) == 2 and all(isinstance(row.get("scores"), dict) for row in rows):
         from sklearn.metrics import roc_auc_score
 
@@ -178,19 +184,50 @@ def _score_classes(rows: list, labels: Sequence[str] | None, metric: str, positi
 # ---------------------------------------------------------------- multiple choice
 
 
+def subject_of(row: dict[str, Any]) -> str:
+    """The subject of a question: "subject", or "group" in files that have no subject of its own."""
+    return str(row.get("subject") or row.get("group") or "")
+
+
 def _score_choice(rows: list) -> tuple[dict[str, float], np.ndarray]:
-    """Accuracy, accuracy above chance (0 at chance, 1 when perfect; questions have 2 to 7 options), and by subject."""
-    right = np.array([int(row["gold"]) == int(row["pred"]) for row in rows], dtype=float)
-    chance = float(np.mean([1 / len(row["scores"]) for row in rows]))
-    accuracy = float(right.mean())
-    metrics = {"accuracy": accuracy, "chance": chance, "chance_adjusted": (accuracy - chance) / (1 - chance)}
-    for name, key in (("group", lambda row: row.get("group") or ""), ("options", lambda row: len(row["scores"]))):
-        parts: dict[Any, list[float]] = defaultdict(list)
-        for row, hit in zip(rows, right, strict=True):
-            parts[key(row)].append(hit)
+    """Accuracy, accuracy above chance (0 at chance, 1 when perfect; questions have 2 to 7 options), parts, controls.
+
+    `position_macro_f1` is what treating the positions as classes gives. It depends on the order of the options and on
+    positions that few questions have (eval-anchors, section 3.3), so it is never the headline.
+    """
+    for row in rows:
+        count = len(row["scores"])
+        if count < 2 or not (0 <= int(row["gold"]) < count and 0 <= int(row["pred"]) < count):
+            asked = f"gold {row['gold']}, predicted {row['pred']} of {count} options"
+            raise UserError(f"prediction {row['id']!r}: {asked}; expected places from 0 among 2 or more options.")
+    gold, pred = [int(row["gold"]) for row in rows], [int(row["pred"]) for row in rows]
+    right = (np.array(gold) == np.array(pred)).astype(float)
+    inverse = np.array([1 / len(row["scores"]) for row in rows])
+    metrics = {"accuracy": float(right.mean()), "chance": float(inverse.mean())}
+    metrics["chance_adjusted"] = above_chance(metrics["accuracy"], metrics["chance"])
+    places = [str(place) for place in range(max(gold + pred) + 1)]
+    positions = class_counts(list(map(str, gold)), list(map(str, pred)), places).sum(0)
+    metrics["position_macro_f1"] = float(f1_of_counts(positions[:, positions[1:].any(0)], "macro"))
+    metrics["accuracy of always first"] = float(np.mean([place == 0 for place in gold]))
+    if all(row.get("options") for row in rows):
+        metrics["accuracy of always longest"] = float(np.mean([longest(row["options"]) == row["gold"] for row in rows]))
+    for name, key in (("subject", subject_of), ("options", lambda row: len(row["scores"]))):
+        parts: dict[Any, list[int]] = defaultdict(list)
+        for number, row in enumerate(rows):
+            parts[key(row)].append(number)
         if len(parts) > 1:
-            metrics |= {f"accuracy {name}={part}": float(np.mean(hits)) for part, hits in sorted(parts.items())}
+            metrics |= {f"accuracy {name}={part}": float(right[which].mean()) for part, which in sorted(parts.items())}
     return metrics, right
+
+
+def above_chance(accuracy: float, chance: float) -> float:
+    """Accuracy with guessing taken out: 0 at chance, 1 when perfect, below 0 under chance."""
+    return (accuracy - chance) / (1 - chance)
+
+
+def longest(options: Sequence[str]) -> int:
+    """Place of the option with most letters, the first of several."""
+    return max(range(len(options)), key=lambda place: (len(options[place]), -place))
 
 
 # ---------------------------------------------------------------- entities
@@ -202,6 +239,12 @@ def entities(tags: Sequence[str], strict: bool = False) -> set[tuple[str, int, i
     As conlleval and seqeval's default have them: an I- that continues nothing opens an entity. `strict` is IOB2: only
     a B- opens one, and an I- of another type ends it.
     """
+    return set(spans_of(tuple(tags), strict))
+
+
+@lru_cache(maxsize=1 << 16)  # the gold tags come again in every run, and most predictions are equal to them
+def spans_of(tags: tuple[str, ...], strict: bool = False) -> frozenset[tuple[str, int, int]]:
+    """`entities` of a tuple, remembered."""
     found, opened, kind, before = set(), -1, "", ("O", "_")
     for place, tag in enumerate([*tags, "O"]):
         prefix, name = tag[:1], tag[1:].split("-", 1)[-1] or "_"
@@ -213,39 +256,48 @@ def entities(tags: Sequence[str], strict: bool = False) -> set[tuple[str, int, i
         if starts:
             opened, kind = place, name
         before = (prefix, name)
-    return found
+    return frozenset(found)
 
 
 def entity_counts(gold: Sequence[Sequence[str]], pred: Sequence[Sequence[str]], strict: bool = False) -> np.ndarray:
     """int64 (sentences, 3, 1): correct, predicted and gold entities of every sentence."""
     rows = []
     for gold_tags, pred_tags in zip(gold, pred, strict=True):
-        truth, found = entities(gold_tags, strict), entities(pred_tags, strict)
+        truth, found = spans_of(tuple(gold_tags), strict), spans_of(tuple(pred_tags), strict)
         rows.append((len(truth & found), len(found), len(truth)))
     return np.array(rows, dtype=np.int64).reshape(-1, 3, 1)
 
 
+def entity_counts_by(
+    gold: Sequence[Sequence[str]], pred: Sequence[Sequence[str]], part: Callable[[tuple[str, int, int]], str],
+) -> tuple[list[str], np.ndarray]:  # fmt: skip
+    """(names, int64 (sentences, 3, names)): entity counts apart by `part` of the entity, e.g. its type or length."""
+    pairs = [(spans_of(tuple(g)), spans_of(tuple(p))) for g, p in zip(gold, pred, strict=True)]
+    names = sorted({part(span) for truth, found in pairs for span in truth | found})
+    column = {name: number for number, name in enumerate(names)}
+    counts = np.zeros((len(pairs), 3, len(names)), dtype=np.int64)
+    for row, (truth, found) in zip(counts, pairs, strict=True):
+        for line, spans in enumerate((truth & found, found, truth)):
+            for span in spans:
+                row[line, column[part(span)]] += 1
+    return names, counts
+
+
 def _score_tagging(rows: list, metric: str, full: bool) -> tuple[dict[str, float], np.ndarray]:
-    from seqeval.metrics import f1_score, precision_score, recall_score
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
     gold, pred = [row["gold"] for row in rows], [row["pred"] for row in rows]
-    metrics: dict[str, float] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # seqeval warns on every undefined score; 0 is what we report
-        metrics["entity_f1"] = float(f1_score(gold, pred, zero_division=0))
-        if full:
-            metrics["precision"] = float(precision_score(gold, pred, zero_division=0))
-            metrics["recall"] = float(recall_score(gold, pred, zero_division=0))
+        precision, recall, f1, _ = precision_recall_fscore_support(gold, pred, average="micro", zero_division=0)
+    metrics = {"entity_f1": float(f1)}
+    if full:
+        metrics |= {"precision": float(precision), "recall": float(recall)}
     strict = entity_counts(gold, pred, strict=True)
     metrics["entity_f1_strict"] = float(f1_of_counts(strict.sum(0), "micro"))
     if full:
-        by_type: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for gold_tags, pred_tags in zip(gold, pred, strict=True):
-            truth, found = entities(gold_tags), entities(pred_tags)
-            for part, spans in enumerate((truth & found, found, truth)):
-                for span in spans:
-                    by_type[span[0]][part] += 1
-        scores = {kind: float(f1_of_counts(np.array(c)[:, None], "micro")) for kind, c in sorted(by_type.items())}
+        names, counts = entity_counts_by(gold, pred, lambda span: span[0])
+        scores = dict(zip(names, map(float, f1_each(counts.sum(0))), strict=True))
         metrics["macro_f1"] = float(np.mean(list(scores.values()))) if scores else 0.0
         metrics |= {f"entity_f1 type={kind}": score for kind, score in scores.items()}
     orphans = [
@@ -257,13 +309,17 @@ def _score_tagging(rows: list, metric: str, full: bool) -> tuple[dict[str, float
 
 # ---------------------------------------------------------------- question answering
 
+_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
+
+@lru_cache(maxsize=1 << 16)  # golds and most answers come again in every run
 def normalise_official(text: str) -> str:
     """The SQuAD script's: lower case, ASCII punctuation deleted, English articles deleted, blanks collapsed."""
-    text = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text, flags=re.UNICODE).split())
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_ASCII_PUNCTUATION)).split())
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise_az(text: str) -> str:
     """NFC, Azerbaijani lower case, every Unicode punctuation mark a blank, nothing deleted that is a word."""
     text = lower(unicodedata.normalize("NFC", text))
@@ -274,6 +330,8 @@ def overlap_f1(gold: Sequence[str], pred: Sequence[str]) -> float:
     """F1 of two bags (words or letters); when one is empty, 1 if both are."""
     if not gold or not pred:
         return float(not gold and not pred)
+    if gold == pred:
+        return 1.0
     common = sum((Counter(gold) & Counter(pred)).values())
     return 2 * common / (len(gold) + len(pred))
 
@@ -325,8 +383,17 @@ def majority_score(
         return 0.0
     if kind == "qa":
         return score_predictions([{**row, "pred": ""} for row in rows], kind, metric=metric)["score"]
-    values = sorted({str(row["gold"]) for row in rows}) if kind != "choice" else sorted({row["gold"] for row in rows})
-    if kind != "choice" and metric == "f1" and labels:
-        values = sorted(set(values) | set(map(str, labels)))
-    constant = ([{**row, "pred": value} for row in rows] for value in values)
-    return max(score_predictions(each, kind, labels, metric, positive)["score"] for each in constant)
+    if kind == "choice":
+        return max(Counter(int(row["gold"]) for row in rows).values()) / len(rows)
+    gold = Counter(str(row["gold"]) for row in rows)
+    names = [str(label) for label in labels] if labels else sorted(gold)
+    if metric == "accuracy":
+        return max(gold.values()) / len(rows)
+    # Counts (answer, 3, classes) of each constant answer: it predicts its own class always, and is right on all of it.
+    counts = np.zeros((len(names), 3, len(names)))
+    counts[:, 2] = [gold[name] for name in names]
+    counts[:, 1] = len(rows) * np.eye(len(names))
+    counts[:, 0] = counts[:, 2] * np.eye(len(names))
+    if metric == "f1":
+        counts = counts[:, :, [names.index(str(positive if positive is not None else names[-1]))]]
+    return float(f1_of_counts(counts, _AVERAGE[metric]).max())

@@ -1,19 +1,15 @@
-"""The report as one HTML file: no network, no script, readable in light and dark and on paper."""
+"""The report as one HTML file: no network, a small script for filters alone, readable in light and dark and on paper."""
 
-from collections import Counter
 from html import escape
 from typing import Any
 
-import numpy as np
-
-from evaluation.metrics import entities, qa_scores
-from evaluation.plots import pretraining_plots, score_bars
-from evaluation.results import Cell, Report, Run
-from evaluation.tables import METHOD, cost_rows, half_width, points
-
-SAMPLED_ERRORS = 20
-MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions
-_CLIP = 400  # letters of a text that an error list shows
+from evaluation.browser import SCRIPT, browser
+from evaluation.costs import cost_rows, costs, tuning_rows
+from evaluation.details import Detail
+from evaluation.plots import cost_plot, pretraining_plots, score_bars
+from evaluation.published import notes, published_average, published_rows
+from evaluation.results import Cell, Report
+from evaluation.tables import METHOD, PUBLISHED, clean_rows, half_width, points
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d2329; --paper: #fdfdfc; --muted: #7b858f; --line: #dfe3e7; --soft: #f3f5f6;
@@ -30,7 +26,7 @@ p { max-width: 48rem; margin: .4rem 0 .8rem; } .quiet { color: var(--muted); fon
 nav { margin: .8rem 0 0; font-size: .9rem; } nav a { margin-right: 1.1rem; } a { color: var(--accent); }
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: baseline; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; } th { font-weight: 600; white-space: nowrap; }
 thead th { border-bottom: 2px solid var(--muted); } thead small, td small { color: var(--muted); font-weight: 400; }
 tr.baseline td { color: var(--muted); } td.score { white-space: nowrap; }
@@ -45,22 +41,30 @@ summary { cursor: pointer; font-weight: 600; font-size: .93rem; } details[open] 
 .errors td { text-align: left; } .errors td.text { max-width: 44rem; overflow-wrap: anywhere; }
 ul.notes { max-width: 56rem; padding-left: 1.2rem; } ul.notes li { margin: .25rem 0; }
 mark { background: none; color: var(--mark); font-weight: 600; }
+#filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: baseline; font-size: .9rem; margin: .6rem 0 1rem; }
+#filters[hidden] { display: none; } input, select { font: inherit; }
+tr.published td { font-style: italic; color: var(--muted); }
 @media print { body { max-width: none; padding: 0; } details { break-inside: avoid; } nav { display: none; } }
 """
 
 
-def html_page(report: "Report", curves: dict[str, Any], corpus: Any = None) -> str:
+def html_page(report: "Report", details: dict[tuple[str, str], Detail], curves: dict[str, Any], corpus: Any = None) -> str:
     """The whole page. Every text that comes from data or folders is escaped."""
+    from evaluation.task_page import task_section  # it draws with the helpers below
+
     runs = sum(len(cell.runs) for cell in report.cells.values())
     sections = [("results", "Results", _results(report)), ("scores", "Scores by task", _bars(report))]
     if curves:
         sections.append(("pretraining", "Pre-training", _curves(curves)))
     if corpus is not None:
         sections.append(("corpus", "Corpus", _corpus(corpus)))
+    if clean_rows(report):
+        note = "Clean: items of which less than 20 % of the words lie in a run that the pre-training corpus holds too."
+        sections.append(("clean", "Clean and seen test items", f'<p class="quiet">{note}</p>{plain_table(clean_rows(report))}'))
     if cost_rows(report):
-        cost = _table(cost_rows(report)) + '<p class="quiet">Fine-tuning only. Hours and tokens are sums over all runs.</p>'
-        sections.append(("cost", "Cost", cost))
-    sections += [("detail", "Task by task", "".join(_task(report, task) for task in report.tasks))]
+        sections.append(("cost", "Cost", _cost(report)))
+    sections.append(("detail", "Task by task", "".join(task_section(report, task, details) for task in report.tasks)))
+    sections.append(("browser", "Error browser", browser(report, details)))
     if report.problems:
         notes = "".join(f"<li>{escape(problem)}</li>" for problem in report.problems)
         sections.append(("notes", "What to know about these runs", f'<ul class="notes">{notes}</ul>'))
@@ -74,11 +78,11 @@ def html_page(report: "Report", curves: dict[str, Any], corpus: Any = None) -> s
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{CSS}</style></head>\n<body><header><h1>{title}</h1>"
         f'<p class="quiet">{lead} Scores in points with 95 % intervals.</p><nav>{links}</nav></header>\n'
-        f"{body}</body></html>\n"
+        f"{body}<script>{SCRIPT}</script></body></html>\n"
     )
 
 
-def _table(rows: list[list[str]], style: str = "") -> str:
+def plain_table(rows: list[list[str]], style: str = "") -> str:
     """A plain table from text cells, header first."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
@@ -100,12 +104,21 @@ def _results(report: "Report") -> str:
         rows.append(f"<tr{style}><td>{escape(model)}</td>{cells}<td class=score>{last}</td></tr>")
     floors = "".join(f"<td>{points(report.floors[task])}</td>" for task in report.tasks)
     rows.append(f'<tr class="baseline"><td><em>best constant answer</em></td>{floors}<td></td></tr>')
+    for model, row in published_rows(report.tasks).items():
+        cells = "".join(f'<td title="{escape(row[t].source)}">{row[t].text}</td>' if t in row else "<td>–</td>"
+                        for t in report.tasks)  # fmt: skip
+        average_of = published_average(model, report.tasks)
+        average_text = f"{average_of:.2f}" if average_of else "–"
+        rows.append(f'<tr class="published"><td>{escape(model)}, published</td>{cells}<td>{average_text}</td></tr>')
+    remarks = notes(report.tasks, report.metrics)
+    listed = "".join(f"<li>{escape(note)}</li>" for note in remarks)
+    below = f'<p class="quiet">{escape(PUBLISHED)}</p><ul class="notes quiet">{listed}</ul>' if remarks else ""
     return (
         f'<div class="wide"><table><thead><tr><th>model</th>{head}<th>average</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody>"
         '</table></div><p class="quiet"><span class="best">Bold</span>: best of the task. '
         '<span class="tied">Dotted</span>: not distinguishable from it (paired test, Holm over the table, 5 %). '
-        "<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>"
+        f"<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>{below}"
     )
 
 
@@ -130,6 +143,20 @@ def _bars(report: "Report") -> str:
     return f'<div class="plots">{"".join(figures)}</div><p class="quiet">{note}</p>'
 
 
+def _cost(report: "Report") -> str:
+    note = "Hours of fine-tuning and tokens are sums over all final runs. Trainable parameters include the head."
+    out = plain_table(cost_rows(report)) + f'<p class="quiet">{note}</p>'
+    points = {}
+    for row in costs(report):
+        average = report.averages[row["model"]]
+        hours = sum(row[key] or 0.0 for key in ("hours", "tuning_hours", "pretraining_hours"))
+        if average and row["hours"] is not None and hours > 0:
+            points[row["model"]] = (hours, *average)
+    if len(points) > 1:
+        out += f'<figure class="curve"><figcaption>Score and hours</figcaption>{cost_plot(points)}</figure>'
+    return out + (f"<h3>Tuning</h3>{plain_table(tuning_rows(report))}" if tuning_rows(report) else "")
+
+
 def _curves(curves: dict[str, Any]) -> str:
     plots = pretraining_plots(curves)
     last = [["run", "step", "held-out loss", "accuracy", "bits per character"]]
@@ -139,7 +166,7 @@ def _curves(curves: dict[str, Any]) -> str:
             loss, accuracy, bits = (value.get(key) for key in ("loss", "accuracy", "bits_per_character"))
             last.append([name, str(step), _number(loss), _number(accuracy), _number(bits)])
     figures = "".join(f'<figure class="curve"><figcaption>{escape(c)}</figcaption>{plot}</figure>' for c, plot in plots)
-    return (_table(last) if len(last) > 1 else "") + (figures or "<p>No curve in metrics.jsonl.</p>")
+    return (plain_table(last) if len(last) > 1 else "") + (figures or "<p>No curve in metrics.jsonl.</p>")
 
 
 def _corpus(corpus: Any, depth: int = 0) -> str:
@@ -147,7 +174,7 @@ def _corpus(corpus: Any, depth: int = 0) -> str:
     if not isinstance(corpus, dict):
         return f"<p>{escape(str(corpus)[:2000])}</p>"
     plain = {key: value for key, value in corpus.items() if not isinstance(value, dict | list)}
-    out = _table([["", ""], *([str(key), _number(value)] for key, value in plain.items())]) if plain else ""
+    out = plain_table([["", ""], *([str(key), _number(value)] for key, value in plain.items())]) if plain else ""
     for key, value in corpus.items():
         if isinstance(value, list) and all(isinstance(item, dict) for item in value):
             value = {str(number + 1): item for number, item in enumerate(value)}  # noqa: PLW2901
@@ -158,13 +185,13 @@ def _corpus(corpus: Any, depth: int = 0) -> str:
         if all(isinstance(item, dict) for item in inner):
             names = list(dict.fromkeys(n for item in inner for n, v in item.items() if not isinstance(v, dict | list)))
             if names:
-                out += _table(
+                out += plain_table(
                     [["", *map(str, names)], *([str(k), *(_number(v.get(n)) for n in names)] for k, v in value.items())]
                 )
             elif depth < 2:
                 out += _corpus(value, depth + 1)
         else:
-            out += _table([["", ""], *([str(k), _number(v)] for k, v in value.items() if not isinstance(v, dict | list))])
+            out += plain_table([["", ""], *([str(k), _number(v)] for k, v in value.items() if not isinstance(v, dict | list))])
     return out
 
 
@@ -174,150 +201,3 @@ def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-# ---------------------------------------------------------------- one task
-
-
-def _task(report: "Report", task: str) -> str:
-    cells = [report.cells[model, task] for model in report.models if (model, task) in report.cells]
-    kind = report.kinds[task]
-    names = list(dict.fromkeys(name for cell in cells for name in cell.mean_metrics()))
-    rows = [["metric", *(cell.model for cell in cells)]]
-    for name in names:
-        values = [cell.mean_metrics().get(name) for cell in cells]
-        counted = name in ("invalid_i_tags", "examples_scored_differently_az")
-        rows.append([name, *("" if v is None else f"{v:.1f}" if counted else points(v) for v in values)])
-    first = cells[0].runs[0]
-    cut = [[cell.model, f"{100 * np.mean([bool(row.get('truncated')) for row in cell.runs[0].rows]):.1f} %"] for cell in cells]
-    truncated = "; ".join(f"{model} {share}" for model, share in cut if share != "0.0 %")
-    facts = f"{kind}, {len(first.rows)} test examples, seeds per model: " + ", ".join(str(len(c.runs)) for c in cells)
-    facts += f". Truncated: {truncated}." if truncated else "."
-    out = f"<h3>{escape(task)}</h3><p class=quiet>{escape(facts)}</p>"
-    out += f"<details open><summary>All metrics</summary>{_table(rows)}</details>"
-    trained = [cell for cell in cells if not cell.baseline] or cells
-    for cell in trained:
-        confusion = _confusion(cell, kind, report.labels[task])
-        if confusion:
-            out += f"<details><summary>{escape(cell.model)}: where it errs</summary>{confusion}</details>"
-        out += _errors(cell, kind)
-    return out
-
-
-def _confusion(cell: "Cell", kind: str, labels: list[str] | None) -> str:
-    rows = [row for run in cell.runs for row in run.rows]
-    if kind in ("classification", "pair"):
-        counts = Counter((str(row["gold"]), str(row["pred"])) for row in rows)
-        names = [str(x) for x in labels] if labels else sorted({label for pair in counts for label in pair})
-        if len(names) <= MATRIX_CLASSES:
-            return _matrix(counts, names, len(cell.runs))
-        wrong = sorted(((n, g, p) for (g, p), n in counts.items() if g != p), key=lambda item: (-item[0], item[1:]))[:15]
-        return _table([["gold", "predicted", "times, all seeds"], *([g, p, str(n)] for n, g, p in wrong)])
-    if kind == "tagging":
-        counts = Counter(what for row in rows for what in entity_errors(row["gold"], row["pred"]))
-    elif kind == "qa":
-        counts = Counter(qa_outcome(row) for row in rows)
-    else:
-        return ""
-    seeds = len(cell.runs)
-    return _table(
-        [
-            ["outcome", "per run"],
-            *([what, f"{n / seeds:.1f}"] for what, n in sorted(counts.items(), key=lambda i: (-i[1], i[0]))),
-        ]
-    )
-
-
-def _matrix(counts: Counter, names: list[str], seeds: int) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = ""
-    for gold in names:
-        total = sum(counts[gold, pred] for pred in names)
-        body += f"<tr><td>{escape(gold)}</td>"
-        for pred in names:
-            share = counts[gold, pred] / total if total else 0.0
-            colour = "--accent" if gold == pred else "--mark"
-            shade = f"background: color-mix(in srgb, var({colour}) {round(70 * share)}%, transparent)"
-            body += f'<td style="{shade}">{counts[gold, pred] / seeds:.3g}</td>'
-        body += "</tr>"
-    note = "Rows: gold; columns: predicted; mean count per seed, shaded by the row's share."
-    return (
-        f'<div class="wide"><table class="matrix"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-        f'<p class="quiet">{note}</p>'
-    )
-
-
-def entity_errors(gold: list[str], pred: list[str]) -> list[str]:
-    """What became of each gold entity (correct, wrong type, wrong boundary, both, missed), and the spurious ones."""
-    truth, found = entities(gold), entities(pred)
-    outcomes = ["correct"] * len(truth & found)
-    free = sorted(found - truth, key=lambda e: (e[1], e[2], e[0]))
-    for kind, start, end in sorted(truth - found, key=lambda e: (e[1], e[2], e[0])):
-        touching = [other for other in free if other[1] <= end and other[2] >= start]
-        if not touching:
-            outcomes.append("missed")
-            continue
-        # The closest in kind: same place first, then same type.
-        other = min(touching, key=lambda e: ((e[1], e[2]) != (start, end), e[0] != kind, e[1], e[2]))
-        free.remove(other)
-        same_place, same_type = (other[1], other[2]) == (start, end), other[0] == kind
-        outcomes.append("wrong type" if same_place else "wrong boundary" if same_type else "wrong type and boundary")
-    return outcomes + ["spurious"] * len(free)
-
-
-def qa_outcome(row: dict[str, Any]) -> str:
-    """What became of one question: right, partly right, in the wrong place, or wrongly answered or left alone."""
-    has_answer, answered = any(str(gold).strip() for gold in row["gold"]), bool(str(row["pred"]).strip())
-    if not has_answer:
-        return "answered an unanswerable question" if answered else "correct: no answer"
-    if not answered:
-        return "gave no answer to an answerable question"
-    exact, f1 = qa_scores([str(gold) for gold in row["gold"]], str(row["pred"]))
-    return "correct" if exact else "partly right (words overlap)" if f1 > 0 else "wrong place"
-
-
-def _errors(cell: "Cell", kind: str) -> str:
-    """Up to 20 wrong examples of the first seed, drawn with a fixed seed, in the order of the file."""
-    run: Run = cell.runs[0]
-    if kind == "qa":
-        wrong = [row for row in run.rows if not qa_outcome(row).startswith("correct")]
-    else:
-        wrong = [row for row in run.rows if row["gold"] != row["pred"]]
-    if not wrong:
-        return f"<p class=quiet>{escape(cell.model)}: no error on the test set with seed {run.seed}.</p>"
-    drawn = np.sort(np.random.default_rng(0).permutation(len(wrong))[:SAMPLED_ERRORS])
-    body = "".join(_error_row(wrong[int(i)], kind) for i in drawn)
-    return (
-        f"<details><summary>{escape(cell.model)}: {len(drawn)} of {len(wrong)} errors (seed {run.seed})</summary>"
-        f'<div class="wide"><table class="errors"><thead><tr><th>id</th><th class=text>example</th>'
-        f"<th class=text>gold</th><th class=text>predicted</th></tr></thead>"
-        f"<tbody>{body}</tbody></table></div></details>"
-    )
-
-
-def _error_row(row: dict[str, Any], kind: str) -> str:
-    text, gold, pred = _clip(row.get("text") or row.get("question") or ""), row["gold"], row["pred"]
-    shown = escape(text)
-    if kind == "tagging":
-        words = row.get("words") or [""] * len(gold)
-        pairs = zip(words, gold, pred, strict=True)
-        shown = " ".join(f"<mark>{escape(w)}</mark>" if g != p else escape(w) for w, g, p in pairs)
-        gold, pred = (_entity_text(words, tags) for tags in (gold, pred))
-    elif kind == "choice":
-        options = row.get("options") or []
-        gold, pred = (f"{'ABCDEFG'[i]} {options[i]}" if i < len(options) else "ABCDEFG"[i] for i in (gold, pred))
-    elif kind == "qa":
-        gold = " | ".join(dict.fromkeys(map(str, gold))) or "no answer"
-        gold, pred = (value if value.strip() else "no answer" for value in (gold, str(pred)))
-    cells = "".join(f'<td class="text">{escape(_clip(str(value)))}</td>' for value in (gold, pred))
-    return f'<tr><td>{escape(str(row["id"]))}</td><td class="text">{shown}</td>{cells}</tr>'
-
-
-def _entity_text(words: list[str], tags: list[str]) -> str:
-    spans = sorted(entities(tags), key=lambda e: e[1])
-    return "; ".join(f"{kind}: {' '.join(words[start : end + 1])}" for kind, start, end in spans) or "none"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= _CLIP else text[:_CLIP] + " …"

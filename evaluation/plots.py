@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from evaluation.results import Cell
+    from evaluation.statistics import Estimate
 
 # Drawn in these colours and then renamed, so that a dark page shows light ink.
 INK, ACCENT, MUTED, GRID = "#010203", "#010204", "#010205", "#010206"
@@ -105,6 +106,66 @@ def lines(series: dict[str, list[tuple[float, float]]], x: str, y: str, faint: S
         legend.set_in_layout(True)
 
     return svg(draw, 7.2, 3.2)
+
+
+def reliability_plot(curves: dict[str, list[tuple[float, float, int]]]) -> str:
+    """Accuracy against confidence, one curve a model, dots sized by how many examples a bin holds; 15 equal bins."""
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=MUTED, lw=0.9, ls=(0, (4, 3)))
+        for number, (name, curve) in enumerate(curves.items()):
+            colour, total = SERIES[number % len(SERIES)], sum(count for _, _, count in curve)
+            xs, ys = [x for x, _, _ in curve], [y for _, y, _ in curve]
+            axes.plot(xs, ys, color=colour, lw=1.4, label=_plain(name))
+            axes.scatter(xs, ys, s=[4 + 120 * count / total for _, _, count in curve], color=colour, alpha=0.5, lw=0)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share that is right")
+        axes.grid(color=GRID, lw=0.8)
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+    return svg(draw, 5.6, 3.2)
+
+
+def parts_plot(parts: "dict[str, list[tuple[str, Estimate]]]", x: str, y: str) -> str:
+    """Scores of the parts of a test set with 95 % intervals, one colour a model, points of a part side by side."""
+    names = list(dict.fromkeys(name for points in parts.values() for name, _ in points))
+
+    def draw(axes: "Axes") -> None:
+        for number, (model, points) in enumerate(parts.items()):
+            shift = 0.6 * ((number + 0.5) / len(parts) - 0.5)
+            xs = [names.index(name) + shift for name, _ in points]
+            ys = [100 * e.value for _, e in points]
+            bars = [[100 * (e.value - e.low) for _, e in points], [100 * (e.high - e.value) for _, e in points]]
+            colour = SERIES[number % len(SERIES)]
+            axes.errorbar(xs, ys, yerr=bars, fmt="o", ms=3.5, color=colour, elinewidth=1.1, label=_plain(model))
+        axes.set_xticks(range(len(names)), [_plain(name) for name in names])
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.grid(axis="y", color=GRID, lw=0.8)
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+    return svg(draw, 5.6, 3.0)
+
+
+def cost_plot(points: dict[str, tuple[float, float, float]]) -> str:
+    """Average score with half its interval against hours, {model: (hours, score, half)}, hours on a log scale."""
+
+    def draw(axes: "Axes") -> None:
+        for number, (model, (hours, score, half)) in enumerate(points.items()):
+            colour = SERIES[number % len(SERIES)]
+            axes.errorbar([hours], [100 * score], yerr=[100 * half], fmt="o", color=colour, capsize=3, label=_plain(model))
+        axes.set_xscale("log")
+        axes.set_xlabel("hours: pre-training, tuning and fine-tuning, as far as measured")
+        axes.set_ylabel("average over tasks")
+        axes.grid(color=GRID, lw=0.8)
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+
+    return svg(draw, 7.2, 3.0)
 
 
 def pretraining_plots(curves: dict[str, dict[str, list[tuple[int, Any]]]]) -> list[tuple[str, str]]:

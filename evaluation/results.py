@@ -1,4 +1,4 @@
-"""Prediction folders to a scored table: runs, cells with their intervals, what is missing, what it cost."""
+"""Prediction folders to a scored table: runs, cells with their intervals, what is missing, what is clean."""
 
 import math
 import re
@@ -11,12 +11,16 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, read_jsonl
+from evaluation import calibration
+from evaluation.buckets import Bucket, overlap_buckets
 from evaluation.metrics import DEFAULT_METRIC, majority_score, read_predictions, score_predictions
-from evaluation.statistics import Estimate, difference_interval, holm, score_interval
+from evaluation.statistics import Estimate, Sample, difference_interval, holm, sample, score_interval
 
 DEGENERATE_MARGIN = 0.01  # a run whose dev score is within a point of the best constant answer has learned nothing
 ALPHA = 0.05
+FEW_GROUPS = 20  # below this the spread between groups is itself badly known
+_TEXTS = ("gold", "words", "text", "question", "options")  # fields that are the same in every run of a task
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Run:
     rows: list[dict[str, Any]]  # predictions of the test split, in the order of the task's reference
     scored: dict[str, Any]  # of score_predictions
     dev_score: float | None = None
+    dev_rows: list[dict[str, Any]] | None = None
     degenerate: bool = False
 
 
@@ -40,10 +45,12 @@ class Cell:
     runs: list[Run] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     baseline: bool = False
+    sample: Sample | None = None
     estimate: Estimate | None = None
     gap: Estimate | None = None  # the best model's score minus this one's
     p: float = float("nan")  # of the gap, adjusted after Holm over the whole table
     mark: str = ""  # "best", "tied" or ""
+    clean: list[Bucket] = field(default_factory=list)  # the headline on the parts by overlap with the corpus
 
     def mean_metrics(self) -> dict[str, float]:
         """Every metric, averaged over the seeds that have it."""
@@ -66,10 +73,13 @@ class Report:
     cells: dict[tuple[str, str], Cell]
     averages: dict[str, tuple[float, float] | None]  # mean over tasks and half of its 95 % interval; None if incomplete
     problems: list[str]
+    groups: dict[str, list[str] | None] = field(default_factory=dict)  # of each example; None: all stand alone
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)  # whole text of each item, where it was kept
+    tuning: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # tuning.json of (model, task)
 
 
-def collect(folders: Sequence[str | Path], title: str = "Results") -> Report:
-    """Read all runs below `folders` and compute the table.
+def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str | Path | None = None) -> Report:
+    """Read all runs below `folders` and compute the table. `overlap`: the file of evaluation.leakage.
 
     Raises UserError for folders without runs, two runs of the same (model, task, seed), predictions on different
     examples or golds, and damaged files. A seed that others have and a model lacks is listed, never averaged away.
@@ -80,6 +90,8 @@ def collect(folders: Sequence[str | Path], title: str = "Results") -> Report:
     cells: dict[tuple[str, str], Cell] = {}
     report = Report(title, tasks, [], {}, {}, {}, {}, cells, {}, problems)
     reference: dict[str, tuple[Path, list[str], dict[str, Any]]] = {}
+    first_rows: dict[str, list[dict[str, Any]]] = {}
+    floors: dict[tuple, float] = {}  # of dev sets, by their golds: they are the same in nearly all runs
     for (model, task, seed), (place, summary) in tqdm(sorted(places.items()), desc="scoring", unit="run", disable=None):
         kind = str(summary["kind"])
         metric = summary.get("metric") or DEFAULT_METRIC[kind]
@@ -90,19 +102,35 @@ def collect(folders: Sequence[str | Path], title: str = "Results") -> Report:
         report.labels.setdefault(task, labels)
         path = place / "predictions-test.jsonl"
         rows = _in_order(path, read_predictions(path, kind), reference.setdefault(task, (path, [], {})))
+        _check_count(path, rows, summary)
+        if task not in report.texts:
+            report.texts[task] = _read_texts(place, task, rows)
+        if report.groups.get(task) is None:  # the first run that names groups: older files may not
+            report.groups[task] = groups_of(rows, kind)
+        _share_texts(rows, first_rows.setdefault(task, rows))
         run = Run(seed, summary, rows, _scored(path, rows, kind, labels, metric, positive), summary.get("dev_score"))
         cell = cells.setdefault((model, task), Cell(model, task, baseline=bool(summary.get("deterministic"))))
         cell.runs.append(run)
-        report.floors.setdefault(task, majority_score(rows, kind, metric, labels, positive))
+        if task not in report.floors:
+            report.floors[task] = majority_score(rows, kind, metric, labels, positive)
         dev = place / "predictions-dev.jsonl"
-        if not cell.baseline and dev.exists():
+        if (place.parent / "tuning.json").exists():
+            report.tuning[model, task] = read_json(place.parent / "tuning.json")
+        if dev.exists():
             dev_rows = read_predictions(dev, kind)
             if run.dev_score is None:
                 run.dev_score = _scored(dev, dev_rows, kind, labels, metric, positive)["score"]
-            floor = majority_score(dev_rows, kind, metric, labels, positive)
-            run.degenerate = run.dev_score <= floor + DEGENERATE_MARGIN
+            if kind in calibration.KINDS:
+                run.dev_rows = [{key: row.get(key) for key in ("gold", "scores")} for row in dev_rows]
+            if not cell.baseline:
+                golds = (task, *(str(row["gold"]) for row in dev_rows))
+                if golds not in floors:
+                    floors[golds] = majority_score(dev_rows, kind, metric, labels, positive)
+                run.degenerate = run.dev_score <= floors[golds] + DEGENERATE_MARGIN
     _find_missing(report)
     _estimate_cells(report)
+    if overlap is not None:
+        _score_clean(report, Path(overlap))
     _average_and_order(report)
     return report
 
@@ -133,6 +161,49 @@ def _find_runs(folders: Sequence[str | Path], problems: list[str]) -> dict[tuple
         listed = ("; ".join(problems[:3]) + ". ") if problems else ""
         raise UserError(f"{', '.join(map(str, folders))}: no finished run. {listed}Run benchmark.py or finetune.py first.")
     return places
+
+
+def groups_of(rows: Sequence[dict[str, Any]], kind: str) -> list[str] | None:
+    """The group of every example, itself where it names none; None if no two examples share one.
+
+    For choice, "group" is the subject unless "subject" is there beside it: subjects are chosen, not drawn.
+    """
+    if kind == "choice" and not any(row.get("subject") for row in rows):
+        return None
+    groups = [f"group {row['group']}" if row.get("group") else f"id {row['id']}" for row in rows]
+    return groups if len(set(groups)) < len(groups) else None
+
+
+def _check_count(path: Path, rows: list[dict], summary: dict[str, Any]) -> None:
+    """Scored examples are the gold ones: as many as the run says its test split holds."""
+    expected = (summary.get("examples") or {}).get("test") if isinstance(summary.get("examples"), dict) else None
+    if expected is not None and expected != len(rows):
+        raise UserError(f"{path}: {len(rows)} predictions for {expected} test examples. Run this seed again.")
+
+
+def _read_texts(place: Path, task: str, rows: list[dict]) -> dict[str, str]:
+    """{id: whole text} from <out>/inputs/<task>-test.jsonl, where the benchmark wrote it; its ids are the gold ids."""
+    path = place.parents[2] / "inputs" / f"{task}-test.jsonl" if len(place.parents) > 2 else Path()
+    if not path.is_file():
+        return {}
+    texts = {str(row.get("id")): str(row.get("text", "")) for _, row in read_jsonl(path)}
+    predicted = {str(row["id"]) for row in rows}
+    missing, extra = sorted(set(texts) - predicted), sorted(predicted - set(texts))
+    if missing or extra:
+        shown = ", ".join((missing + extra)[:3])
+        raise UserError(
+            f"{place / 'predictions-test.jsonl'}: {len(missing)} examples missing and {len(extra)} extra against {path} "
+            f"(ids {shown}). Run this task again."
+        )
+    return texts
+
+
+def _share_texts(rows: list[dict], first: list[dict]) -> None:
+    """Let equal texts be one object: 80 runs of a task would hold 80 copies."""
+    for row, before in zip(rows, first, strict=True):
+        for key in _TEXTS:
+            if key in row and row[key] == before.get(key):
+                row[key] = before[key]
 
 
 def _in_order(path: Path, rows: list[dict], reference: tuple[Path, list[str], dict]) -> list[dict]:
@@ -190,8 +261,16 @@ def _estimate_cells(report: Report) -> None:
     compared: list[Cell] = []
     for task in report.tasks:
         column = [cell for cell in report.cells.values() if cell.task == task]
+        groups = report.groups[task]
+        if groups is not None and len(set(groups)) < FEW_GROUPS:
+            report.problems.append(
+                f"{task}: its {len(groups)} examples come from {len(set(groups))} groups only; intervals over so few "
+                "groups tend to be too narrow"
+            )
         for cell in column:
-            cell.estimate = score_interval(*_arrays(cell))
+            runs = [run.scored["per_example"] for run in cell.runs]
+            cell.sample = sample(runs, cell.runs[0].scored["average"], groups)
+            cell.estimate = score_interval(cell.sample)
         complete = [cell for cell in column if not cell.missing]
         if not complete:
             continue
@@ -199,15 +278,35 @@ def _estimate_cells(report: Report) -> None:
         best.mark = "best"
         for cell in complete:
             if cell is not best:
-                runs, average = _arrays(cell)
-                cell.gap = difference_interval(_arrays(best)[0], runs, average)
+                cell.gap = difference_interval(best.sample, cell.sample)
                 compared.append(cell)
+        for cell in column:
+            cell.sample.drawn = None  # 160 KB a cell that nothing else asks for
     for cell, p in zip(compared, holm([cell.gap.p for cell in compared]), strict=True):
         cell.p, cell.mark = p, "tied" if p >= ALPHA else ""
 
 
-def _arrays(cell: Cell) -> tuple[list[np.ndarray], str]:
-    return [run.scored["per_example"] for run in cell.runs], cell.runs[0].scored["average"]
+def _score_clean(report: Report, path: Path) -> None:
+    """The headline on the clean and the seen part of every task that the overlap file holds."""
+    shares: dict[str, dict[str, float]] = {}
+    for line, row in read_jsonl(path):
+        if not {"task", "id", "overlap"} <= set(row):
+            raise UserError(f"{path}, line {line}: expected task, id and overlap. Make it with python -m evaluation.leakage.")
+        shares.setdefault(str(row["task"]), {})[str(row["id"])] = np.nan if row["overlap"] is None else float(row["overlap"])
+    if not set(shares) & set(report.tasks):
+        raise UserError(f"{path}: holds {', '.join(sorted(shares))}, none of the tasks {', '.join(report.tasks)}.")
+    for (_, task), cell in report.cells.items():
+        if task not in shares:
+            continue
+        ids = [str(row["id"]) for row in cell.runs[0].rows]
+        unknown = [i for i in ids if i not in shares[task]]
+        if unknown:
+            shown = ", ".join(unknown[:3])
+            raise UserError(f"{path}: no overlap for {len(unknown)} examples of {task} (ids {shown}). Make it anew.")
+        numbers = [run.scored["per_example"] for run in cell.runs]
+        overlap = np.array([shares[task][i] for i in ids])
+        average = cell.runs[0].scored["average"]
+        cell.clean = overlap_buckets(numbers, average, report.metrics[task], overlap, report.groups[task])
 
 
 def _average_and_order(report: Report) -> None:
@@ -228,30 +327,3 @@ def _average_and_order(report: Report) -> None:
         return all(cell.baseline for cell in cells), -own, model
 
     report.models = sorted(models, key=order)
-
-
-def costs(report: Report) -> list[dict[str, Any]]:
-    """One row per model that was trained: hours over all runs, peak memory, trainable parameters, tokens, energy."""
-    rows = []
-    for model in report.models:
-        runs = [run for (name, _), cell in report.cells.items() if name == model and not cell.baseline for run in cell.runs]
-        if not runs:
-            continue
-
-        def values(key: str, runs: list[Run] = runs) -> list[float]:
-            return [run.summary[key] for run in runs if isinstance(run.summary.get(key), int | float)]
-
-        hours, peak, trained = values("hours"), values("peak_memory_bytes"), values("trainable_parameters")
-        tokens, energy = values("train_tokens"), values("energy_kwh")
-        rows.append(
-            {
-                "model": model,
-                "runs": len(runs),
-                "hours": sum(hours) if len(hours) == len(runs) else None,
-                "peak_memory_bytes": max(peak) if peak else None,
-                "trainable_parameters": max(trained) if trained else None,
-                "train_tokens": sum(tokens) if len(tokens) == len(runs) else None,
-                "energy_kwh": sum(energy) if len(energy) == len(runs) else None,
-            }
-        )
-    return rows

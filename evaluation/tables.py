@@ -4,7 +4,11 @@ import csv
 import io
 from typing import Any
 
-from evaluation.results import Cell, Report, costs
+from evaluation.costs import cost_rows, tuning_rows
+from evaluation.details import Detail, calibration_rows
+from evaluation.metrics import above_chance
+from evaluation.published import notes, published_average, published_rows
+from evaluation.results import Cell, Report
 
 LEGEND = (
     "Mean over seeds ± half of the 95 % interval over seeds and test examples, in points. * best of the task, ~ not "
@@ -12,9 +16,12 @@ LEGEND = (
 )
 METHOD = (
     "Intervals treat seeds and test examples as crossed random factors; F1 scores are bootstrapped over examples "
-    "(2,000 resamples, the same for every model). A baseline has one run and no seed variance. The average is over "
-    "tasks, and only for models that are complete on all of them."
+    "(2,000 resamples, the same for every model). Examples of one group (the questions of one context, the pairs of one "
+    "document) are resampled together where the predictions name it. A baseline has one run and no seed variance. Tied "
+    "means that a paired test finds no difference at 5 % after Holm's correction over all comparisons of the table. The "
+    "average is over tasks, and only for models that are complete on all of them."
 )
+PUBLISHED = "Published, not re-run: printed by others on splits and with averages of F1 that may differ from ours."
 
 
 def marks(cell: "Cell") -> str:
@@ -49,6 +56,11 @@ def terminal(report: "Report") -> str:
             line.append(f"{points(cell.estimate.value)} ±{points(half_width(cell))} {marks(cell):<2}" if cell else "–   ")
         average = report.averages[model]
         body.append([*line, f"{points(average[0])} ±{points(average[1])}" if average else "–"])
+    ours = len(body)
+    for model, row in published_rows(report.tasks).items():
+        cells = [f"{row[task].text}    " if task in row else "–   " for task in report.tasks]
+        average = published_average(model, report.tasks)
+        body.append([f"[{model}]", *cells, f"{average:.2f}" if average else "–"])
     widths = [
         max(len(row[i].rstrip()) if i == 0 else len(row[i]) for row in (header, below, *body)) for i in range(len(header))
     ]
@@ -58,12 +70,15 @@ def terminal(report: "Report") -> str:
         return "  ".join(cells).rstrip()
 
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [report.title, rule, render(header), render(below), rule, *map(render, body), rule, LEGEND]
+    lines = [report.title, rule, render(header), render(below), rule, *map(render, body[:ours]), rule]
+    if len(body) > ours:
+        lines += [*map(render, body[ours:]), rule, f"[ ] {PUBLISHED}"]
+    lines.append(LEGEND)
     return "\n".join(lines + [f"! {problem}" for problem in report.problems])
 
 
-def markdown(report: "Report") -> str:
-    """The table, the costs and the notes in Markdown."""
+def markdown(report: "Report", details: dict[tuple[str, str], Detail]) -> str:
+    """The table with published rows, clean parts, calibration, costs and notes in Markdown."""
     lines = [f"# {_md(report.title)}", ""]
     lines.append("| model | " + " | ".join(f"{_md(t)}<br>{report.metrics[t]}" for t in report.tasks) + " | average |")
     lines.append("|---|" + "---:|" * (len(report.tasks) + 1))
@@ -80,14 +95,28 @@ def markdown(report: "Report") -> str:
         average = report.averages[model]
         row.append(f"{points(average[0])} ± {points(average[1])}" if average else "–")
         lines.append("| " + " | ".join(row) + " |")
+    for model, row in published_rows(report.tasks).items():
+        cells = [f"*{row[task].text}*" if task in row else "–" for task in report.tasks]
+        average = published_average(model, report.tasks)
+        lines.append(f"| *{_md(model)}, published* | {' | '.join(cells)} | {f'*{average}*' if average else '–'} |")
     lines += ["", LEGEND.replace("*", "Bold:").replace("~", r"\~"), "", METHOD, ""]
-    rows = cost_rows(report)
-    if rows:
-        lines += ["## Cost", "", "| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
-        lines += ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in rows[1:]] + [""]
+    remarks = notes(report.tasks, report.metrics)
+    if remarks:
+        lines += [f"{PUBLISHED} In italics above; not tested, not averaged:", "", *(f"- {_md(note)}" for note in remarks), ""]
+    lines += _md_table("Clean and seen test items", clean_rows(report))
+    for task in report.tasks:
+        lines += _md_table(f"Calibration on {task}, points", calibration_rows(report, details, task))
+    lines += _md_table("Cost", cost_rows(report)) + _md_table("Tuning", tuning_rows(report))
     if report.problems:
         lines += ["## Notes", "", *(f"- {_md(problem)}" for problem in report.problems), ""]
     return "\n".join(lines)
+
+
+def _md_table(title: str, rows: list[list[str]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [f"## {_md(title)}", "", "| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
+    return lines + ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in rows[1:]] + [""]
 
 
 def _md(text: str) -> str:
@@ -133,7 +162,76 @@ def csv_table(report: "Report") -> str:
                 else:
                     row += [0, f"{value:.10g}", "", "", "", len(cell.runs), "", "", "", ""]
                 writer.writerow(row)
+    for model, row in published_rows(report.tasks).items():
+        for task, entry in row.items():
+            kind, score = report.kinds[task], f"{entry.score / 100:.4g}"
+            writer.writerow([model, task, kind, entry.source, 0, score, "", "", "", "", "", "published", "", ""])
     return out.getvalue()
+
+
+def details_csv(report: "Report", details: dict[tuple[str, str], Detail]) -> str:
+    """One line per number below the table: parts with intervals, calibration, outcomes per run."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["model", "task", "what", "part", "measure", "examples", "value", "low", "high"])
+    for (model, task), detail in sorted(details.items()):
+        for part in [*report.cells[model, task].clean, *detail.buckets]:
+            e = part.estimate
+            values = ["", "", ""] if e is None else [f"{v:.10g}" for v in (e.value, e.low, e.high)]
+            writer.writerow([model, task, part.by, part.part, part.metric, part.examples, *values])
+        if detail.calibration is not None:
+            for name, value in vars(detail.calibration).items():
+                if isinstance(value, float):
+                    writer.writerow([model, task, "calibration", "", name, "", f"{value:.10g}", "", ""])
+        for what, count in detail.outcomes:
+            writer.writerow([model, task, "outcome", what, "per run", "", f"{count:.10g}", "", ""])
+    return out.getvalue()
+
+
+def clean_rows(report: "Report") -> list[list[str]]:
+    """The headline on the whole, the clean and the seen part as text, header first; [] without an overlap file."""
+    rows = []
+    for task in report.tasks:
+        for model in report.models:
+            cell = report.cells.get((model, task))
+            if cell is None or not cell.clean:
+                continue
+            found = {part.part.split(":")[0].split(" ")[0]: part for part in cell.clean}
+            shown = [_part_text(found[name]) if name in found else "none" for name in ("clean", "seen", "too")]
+            rows.append([task, model, f"{points(cell.estimate.value)} ± {points(half_width(cell))}", *shown])
+    return [["task", "model", "whole", "clean", "seen", "too short to tell"], *rows] if rows else []
+
+
+def bucket_rows(report: "Report", details: dict[tuple[str, str], Detail], task: str) -> list[list[str]]:
+    """Parts of one task as text, header first: a row a part, a column a model; counts are of gold items."""
+    models = [model for model in report.models if (model, task) in details]
+    table: dict[tuple[str, str], dict[str, Any]] = {}
+    for model in models:
+        for part in details[model, task].buckets:
+            table.setdefault((part.by, part.part), {})[model] = part
+    rows = []
+    for (by, name), parts in table.items():
+        first = next(iter(parts.values()))
+        cells = [_score_text(parts.get(model)) for model in models]
+        rows.append([by, name, str(first.examples), first.metric, *cells])
+        if by == "options" and int(name) > 1:
+            chance = 1 / int(name)
+            above = [parts[m].estimate and points(above_chance(parts[m].estimate.value, chance)) for m in models]
+            rows.append([by, name, str(first.examples), "accuracy above chance", *(value or "too few" for value in above)])
+    return [["by", "part", "items", "measure", *models], *rows] if rows else []
+
+
+def _score_text(part: Any) -> str:
+    if part is None:
+        return "–"
+    if part.estimate is None:
+        return "too few"
+    e = part.estimate
+    return f"{points(e.value)} [{points(e.low)}, {points(e.high)}]"
+
+
+def _part_text(part: Any) -> str:
+    return f"{_score_text(part)}, n = {part.examples}"
 
 
 def latex(report: "Report") -> str:
@@ -156,39 +254,17 @@ def latex(report: "Report") -> str:
         average = report.averages[model]
         row.append(rf"{points(average[0])}{{\scriptsize$\,\pm\,{points(average[1])}$}}" if average else "--")
         lines.append(" & ".join(row) + r" \\")
+    found = published_rows(report.tasks)
+    if found:
+        lines.append(r"\midrule")
+        lines.append(rf"\multicolumn{{{len(report.tasks) + 2}}}{{l}}{{\textit{{{_tex(PUBLISHED)}}}}} \\")
+    for model, row in found.items():
+        cells = [rf"\textit{{{row[task].text}}}" if task in row else "--" for task in report.tasks]
+        average = published_average(model, report.tasks)
+        lines.append(" & ".join([_tex(model), *cells, rf"\textit{{{average}}}" if average else "--"]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _tex(text: str) -> str:
     known = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(known.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)
-
-
-def cost_rows(report: "Report") -> list[list[str]]:
-    """The cost table as text, header first; what no run measured says so and is never 0."""
-
-    def shown(value: float | None, form: str) -> str:
-        return "not measured" if value is None else form.format(value)
-
-    rows = [
-        [
-            row["model"],
-            str(row["runs"]),
-            shown(row["hours"], "{:.3g}"),
-            shown(row["energy_kwh"], "{:.3g}"),
-            shown(None if row["peak_memory_bytes"] is None else row["peak_memory_bytes"] / 2**30, "{:.2f}"),
-            shown(row["trainable_parameters"], "{:,.0f}"),
-            shown(row["train_tokens"], "{:,.0f}"),
-        ]
-        for row in costs(report)
-    ]
-    head = [
-        "model",
-        "runs",
-        "hours, all runs",
-        "energy, kWh",
-        "peak memory, GiB",
-        "trainable parameters",
-        "training tokens",
-    ]
-    return [head, *rows] if rows else []

@@ -2,8 +2,10 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import run_script
@@ -11,14 +13,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from common.errors import UserError
-from common.files import read_json, read_jsonl, write_json, write_jsonl
+from common.files import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from common.launch import ROOT
+from data.features import collate, steps_of_epoch, units
 from evaluation.metrics import read_predictions, score_predictions
 from finetune import run_seed
 from model import fill_mask, predict
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
-from model.store import write_checkpoint
+from model.store import SUMS, write_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.finetuning import build_model, parameter_groups, prepare_data, read_start, settings_for
 
@@ -68,7 +71,7 @@ def settings_of(*words: str, config: str = "finetune") -> dict:
     """The settings that finetune.py would see, without a process of its own."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return settings_for(compose(config, [*words, "out=x", "run_dir=x", "device=cpu", "precision=fp32"]))
+        return settings_for(compose(config, ["cache=null", *words, "out=x", "run_dir=x", "device=cpu", "precision=fp32"]))
 
 
 def run(checkpoint: Path, file: Path, kind: str, out: Path, seed: int = 0, *words: str, scratch: bool = False) -> dict:
@@ -155,6 +158,92 @@ def test_layerwise_decay_and_reinitialised_layers(checkpoint):
     fresh = build_model(start, "tagging", 3, 0, reinitialise_layers=1)
     assert torch.equal(fresh.encoder.blocks[0].qkv.weight, start.weights["encoder.blocks.0.qkv.weight"])
     assert not torch.equal(fresh.encoder.blocks[1].qkv.weight, start.weights["encoder.blocks.1.qkv.weight"])
+
+
+def test_pooling_is_what_its_name_says(checkpoint, files):
+    """cls reads the first token's state, mean the average of each text's own, pooler a dense layer on the first."""
+    start = read_start(checkpoint)
+    data = prepare_data(settings_of("task.kind=pair", f"task.train={files['pair']}"), start, {})
+    batch = collate(data.splits["train"], np.arange(3))
+    for pooling in ("pooler", "cls", "mean"):
+        model = build_model(start, "pair", 2, 0, pooling=pooling).eval()
+        with torch.no_grad():
+            hidden = model.encoder(batch.ids, batch.layout, batch.types)
+            first = batch.layout.starts[:-1].long()
+            texts = hidden.split(batch.layout.lengths.tolist())
+            vector = {"cls": hidden[first], "mean": torch.stack([text.mean(0) for text in texts])}.get(pooling)
+            vector = model.encoder.pool(hidden[first]) if vector is None else vector
+            torch.testing.assert_close(model(batch), model.head(vector), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match=r"recipe\.pooling=max: expected one of pooler, cls, mean"):
+        settings_of("recipe.pooling=max")
+
+
+def test_every_pooling_goes_from_file_to_checkpoint_and_back(checkpoint, files, tmp_path, capsys):
+    for pooling in ("cls", "mean"):
+        words = ("recipe.epochs=1", f"recipe.pooling={pooling}")
+        summary = run(checkpoint, files["choice"], "choice", tmp_path / pooling, 0, *words)
+        assert summary["pooler"] is None
+        assert predict.main([summary["folder"], str(files["choice"])]) == 0
+        again = {row["id"]: row["answer"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+        rows = [row for _, row in read_jsonl(Path(summary["folder"]) / "predictions-test.jsonl")]
+        assert rows and all(again[row["id"]] == row["pred"] for row in rows)
+
+
+def test_the_order_of_options_changes_nothing_but_their_order(checkpoint, files):
+    """Questions of two and three options in one batch, in any order: the same loss, the scores moved with their options."""
+    start = read_start(checkpoint)
+    data = prepare_data(settings_of("task.kind=choice", f"task.train={files['choice']}"), start, {})
+    encoded = data.splits["train"]
+    model = build_model(start, "choice", 0, 0).eval()
+    groups = units(encoded)[:6]
+    assert {len(group) for group in groups} == {2, 3}
+    mixed = [group[::-1] for group in groups]
+    straight, turned = (collate(encoded, np.concatenate(rows)) for rows in (groups, mixed))
+    assert straight.count == turned.count == 6
+    with torch.no_grad():
+        a, b = model(straight), model(turned)
+        torch.testing.assert_close(model.loss(a, straight), model.loss(b, turned), atol=1e-5, rtol=0)
+    by_row = dict(zip(np.concatenate(mixed).tolist(), b.tolist(), strict=True))
+    assert a.tolist() == pytest.approx([by_row[row] for row in np.concatenate(groups).tolist()], abs=1e-5)
+    steps = [steps_of_epoch(encoded, 99, 10**6, 1, 0, epoch) for epoch in range(4)]
+    orders = {tuple(np.concatenate([rows for step in made for rows in step]).tolist()) for made in steps}
+    three = next(set(group.tolist()) for group in groups if len(group) == 3)
+    assert len(orders) == 4 and len({tuple(row for row in order if row in three) for order in orders}) > 1
+
+
+def test_predictions_carry_their_group(checkpoint, tmp_path):
+    rows = [{"id": n, "text": f"{n} bir", "text_b": f"{n} iki", "label": "ab"[n % 2], "group": f"sənəd {n // 4}"}
+            for n in range(60)]  # fmt: skip
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    folder = Path(run(checkpoint, tmp_path / "a.jsonl", "pair", tmp_path, 0, "recipe.epochs=1")["folder"])
+    found = {row["id"]: row["group"] for _, row in read_jsonl(folder / "predictions-test.jsonl")}
+    assert found and all(group == f"sənəd {int(identity) // 4}" for identity, group in found.items())
+
+
+def test_tokens_are_shared_over_processes_and_wrong_ones_never(checkpoint, files, tmp_path):
+    start = read_start(checkpoint)
+    settings = {**settings_of("task.kind=qa", f"task.train={files['qa']}"), "cache": str(tmp_path / "cache")}
+    first = prepare_data(settings, start, {})
+    held = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert len(held) == 3
+    second = prepare_data(settings, start, {})
+    assert held == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    rows = zip(first.splits["train"].rows, second.splits["train"].rows, strict=True)
+    assert second.digest == first.digest and all(np.array_equal(a.ids, b.ids) for a, b in rows)
+    settings["task"]["max_length"] = 32
+    assert prepare_data(settings, start, {}).max_length == 32
+    assert len(list((tmp_path / "cache").iterdir())) == 6
+
+
+def test_a_tokenizer_with_more_pieces_than_the_model_is_refused(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "small")
+    values = read_json(folder / "config.json")
+    values["encoder"]["vocab_size"] -= 8
+    write_json(folder / "config.json", values)
+    sums = read_json(folder / SUMS)
+    write_json(folder / SUMS, {**sums, "config.json": sha256_file(folder / "config.json")})
+    with pytest.raises(UserError, match=r"small.*pieces, the model has \d+"):
+        read_start(folder)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(checkpoint, files, tmp_path):

@@ -1,5 +1,6 @@
 """What finetune.py and benchmark.py call beside the loop: where a run starts from, its data, its parameter groups."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,32 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
-from common.files import digest_of, read_json
+from common.files import digest_of, read_json, write_jsonl
 from common.launch import ROOT, resolved
-from data.features import Encoded, encode
-from data.tasks import Task, load_task
-from model.encoder import Encoder, EncoderConfig
-from model.heads import POOLED, TaskModel
+from data.features import FEATURES, Encoded, encode
+from data.task_records import texts_of
+from data.tasks import SPLITS, Task, load_task
+from data.token_cache import cached
+from model.encoder import EncoderConfig
+from model.foreign import ForeignConfig, build_encoder
+from model.heads import POOLINGS, TaskModel, has_pooler
+from model.modern_head import add_modern_head
 from model.store import SUMS, WEIGHTS, fill, read_checkpoint, resolve_checkpoint, verify_checkpoint
 from tokenization.tokenizer import Tokenizer
 
-VERSION = 1  # of features and loop: a change that changes results makes finished runs be run again
+VERSION = 2  # of features and loop: a change that changes results makes finished runs be run again
 # Keys of the config that fine-tuning reads; any other key on the command line is refused, not ignored.
 READ = ("checkpoint", "model_name", "scratch", "out", "seeds", "save_checkpoint", "task", "recipe", "device", "precision",
-        "threads", "tracker", "name", "workdir", "price_per_hour", "experiment", "debug", "hydra")  # fmt: skip
-EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm")
+        "threads", "tracker", "name", "workdir", "cache", "price_per_hour", "experiment", "debug", "launcher",
+        "hydra")  # fmt: skip
+CHOICES = {"pooling": POOLINGS, "head": ("linear", "modern")}  # settings of the recipe that are words
+EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm", "encoder.model.embeddings")
+# The number of a block in a parameter's name: ours, and those of transformers' encoders (encoder.model.encoder.layer.3.).
+BLOCK = re.compile(r"encoder\.(?:model\.)?(?:[a-z_]+\.)*?(?:blocks|layers?|block)\.(\d+)\.")
 MAX_LENGTH = {"qa": 384}  # pieces, where the task does not say; 128 for the other kinds
+# Seeds of `auto`. With 5 against 5 runs no rank test gets below Holm's bound for six tasks, with 10 it does; tasks of more
+# than 10k rows vary less and cost more, and have 5.
+FEW_ROWS, SEEDS_OF_FEW, SEEDS_OF_MANY = 10_000, 10, 5
 
 
 @dataclass
@@ -63,18 +75,21 @@ def refuse_unread(read: tuple[str, ...], script: str) -> None:
 
 
 def settings_for(config: DictConfig, task: str | Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The resolved config, with `task` in its place: a name in conf/task, or keys laid over conf/task/local.yaml."""
+    """The resolved config, with `task` in its place: a name in conf/task, or keys laid over conf/task/local.yaml, or over
+    the file that its key `task` names, as in {task: cbmcq, blind: question}."""
     if task is not None:
         config = config.copy()
         OmegaConf.set_struct(config, False)
-        path = ROOT / "conf" / "task" / f"{task if isinstance(task, str) else 'local'}.yaml"
+        keys = {} if isinstance(task, str) else dict(task)
+        task = task if isinstance(task, str) else keys.pop("task", "local")
+        path = ROOT / "conf" / "task" / f"{task}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
             raise UserError(f"task {task!r}: no such file in conf/task. There are: {known}.")
         chosen = OmegaConf.load(path)
-        if unknown := [key for key in ({} if isinstance(task, str) else task) if key not in chosen]:
+        if unknown := [key for key in keys if key not in chosen]:
             raise UserError(f"tasks: unknown key {unknown[0]!r}. A task has: {', '.join(map(str, chosen))}.")
-        config.task = chosen if isinstance(task, str) else OmegaConf.merge(chosen, task)
+        config.task = OmegaConf.merge(chosen, keys)
     settings = resolved(OmegaConf.masked_copy(config, [key for key in READ if key in config]))
     check_recipe(settings["recipe"])
     check_recipe(settings["task"].get("recipe") or {})
@@ -93,6 +108,10 @@ def check_recipe(recipe: dict[str, Any]) -> None:
              "reinitialise_layers": 0, "layerwise_decay": 0, "patience": 1, "clip": 0}  # fmt: skip
     whole = ("batch_size", "epochs", "max_tokens", "bucket", "reinitialise_layers", "patience")
     for key, value in recipe.items():
+        if key in CHOICES:
+            if value not in CHOICES[key]:
+                raise UserError(f"recipe.{key}={value}: expected one of {', '.join(CHOICES[key])}. See conf/finetune.yaml.")
+            continue
         if value is None and key in ("patience", "clip"):
             continue
         number = isinstance(value, int) if key in whole else isinstance(value, int | float)
@@ -117,16 +136,27 @@ def read_start(checkpoint: str | Path, name: str | None = None, scratch: bool = 
     return Start(name.replace("/", "_"), str(checkpoint), None if scratch else weights, config, tokenizer, identity)
 
 
-def build_model(start: Start, kind: str, n_labels: int, seed: int, reinitialise_layers: int = 0) -> TaskModel:
+def build_model(
+    start: Start,
+    kind: str,
+    n_labels: int,
+    seed: int,
+    reinitialise_layers: int = 0,
+    pooling: str = "pooler",
+    head: str = "linear",
+) -> TaskModel:
     """A new task model; all that the checkpoint does not give is drawn from `seed`.
 
     A pooler that the checkpoint lacks (masked-LM pre-training trains none) is new. `reinitialise_layers` gives the last
-    so many blocks new weights (arXiv 2006.05987 §5).
+    so many blocks new weights (arXiv 2006.05987 §5). `head` modern: ModernBERT's dense layer and norm before the last one,
+    started from the masked-LM head, for `modern` encoders without the pooler. Raises UserError where these do not go together.
     """
     torch.manual_seed(seed)
     if not 0 <= reinitialise_layers <= start.config.layers:
         raise UserError(f"recipe.reinitialise_layers={reinitialise_layers}: the encoder has {start.config.layers} layers.")
-    encoder = Encoder(start.config, pooler=kind in POOLED)
+    if reinitialise_layers and isinstance(start.config, ForeignConfig):
+        raise UserError(f"recipe.reinitialise_layers={reinitialise_layers}: not for encoders of other architectures; set 0.")
+    encoder = build_encoder(start.config, has_pooler(kind, pooling))
     if start.weights is not None:
         fresh = {name: value.clone() for name, value in encoder.state_dict().items()}
         first = start.config.layers - reinitialise_layers
@@ -135,7 +165,10 @@ def build_model(start: Start, kind: str, n_labels: int, seed: int, reinitialise_
         own = {n: v for n, v in own.items() if n in fresh or not n.startswith("pooler.")}
         own |= {n: v for n, v in fresh.items() if (n.startswith("pooler.") and n not in own) or (new and n.startswith(new))}
         fill(encoder, own, start.path)
-    return TaskModel(encoder, kind, n_labels)
+    model = TaskModel(encoder, kind, n_labels, pooling)
+    if head == "modern":
+        add_modern_head(model, start.weights)
+    return model
 
 
 def parameter_groups(model: TaskModel, recipe: dict[str, Any]) -> list[dict[str, Any]]:
@@ -143,8 +176,8 @@ def parameter_groups(model: TaskModel, recipe: dict[str, Any]) -> list[dict[str,
     lr x d^(L - i), embeddings the least, head and pooler the whole (arXiv 2003.10555, appendix B)."""
     layers, groups = model.encoder.config.layers, {}
     for name, parameter in model.named_parameters():
-        if name.startswith("encoder.blocks."):
-            depth = int(name.split(".")[2]) + 1
+        if (block := BLOCK.match(name)) is not None:
+            depth = int(block[1]) + 1
         else:
             depth = 0 if name.startswith(EMBEDDINGS) else layers + 1
         rate = recipe["lr"] * recipe["layerwise_decay"] ** (layers + 1 - depth)
@@ -155,7 +188,10 @@ def parameter_groups(model: TaskModel, recipe: dict[str, Any]) -> list[dict[str,
 
 
 def prepare_data(settings: dict[str, Any], start: Start, cache: dict[Any, Any]) -> Data:
-    """Load a task and tokenise it; `cache` is shared over seeds, and over models with the same tokenizer and length."""
+    """Load a task and tokenise it; `cache` is shared over seeds, and over models with the same tokenizer and length.
+
+    settings["cache"], a folder or None, keeps the tokens for other processes and later runs (see data.token_cache).
+    """
     options = settings["task"]
     longest = options["max_length"] or MAX_LENGTH.get(options["kind"], 128)
     max_length = min(longest, start.config.max_length)
@@ -168,10 +204,7 @@ def prepare_data(settings: dict[str, Any], start: Start, cache: dict[Any, Any]) 
         overlap = min(overlap, max_length // 3)
     rows = (key, start.tokenizer.identity, max_length)
     if rows not in cache:
-        splits = {
-            split: encode(getattr(task, split), task.kind, start.tokenizer, task.labels, max_length, overlap)
-            for split in ("train", "dev", "test")
-        }
+        splits = {split: _encoded(settings.get("cache"), task, split, start.tokenizer, max_length, overlap) for split in SPLITS}
         notes = [*task.notes, *(f"{split}: {note}" for split, part in splits.items() for note in part.notes)]
         if longest > max_length:
             notes.append(f"max_length {longest} is above the encoder's: rows have at most {max_length} tokens")
@@ -180,15 +213,56 @@ def prepare_data(settings: dict[str, Any], start: Start, cache: dict[Any, Any]) 
     return cache[rows]
 
 
+def _encoded(folder: str | None, task: Task, split: str, tokenizer: Tokenizer, max_length: int, overlap: int | None) -> Encoded:
+    examples = getattr(task, split)
+
+    def make() -> Encoded:
+        return encode(examples, task.kind, tokenizer, task.labels, max_length, overlap)
+
+    if not folder:
+        return make()
+    key = digest_of([FEATURES, tokenizer.identity, task.kind, task.labels, max_length, overlap, examples])
+    return cached(Path(folder) / f"{task.name}-{split}-{key[:16]}.npz", key, make)
+
+
+def write_inputs(out: Path, task: Task) -> None:
+    """What a reader of the predictions needs once a task, in <out>/inputs.
+
+    <task>-test.jsonl: {"id", "text"} of every test example, all its texts joined by newlines, for the leakage check.
+    <task>-skipped.jsonl: every record that is not used, and ("kept": true) those that were repaired or are doubtful.
+    """
+    write_jsonl(
+        out / "inputs" / f"{task.name}-test.jsonl",
+        ({"id": example["id"], "text": "\n".join(_shown(task.kind, example))} for example in task.test),
+    )
+    listed = [{**record, "kept": kept} for records, kept in ((task.skipped, False), (task.noted, True)) for record in records]
+    write_jsonl(out / "inputs" / f"{task.name}-skipped.jsonl", listed)
+
+
+def _shown(kind: str, example: dict[str, Any]) -> list[str]:
+    return [" ".join(example["words"])] if kind == "tagging" else texts_of(example)
+
+
+def seeds_for(seeds: list[int] | str, data: Data) -> list[int]:
+    """The seeds of one task: as given, or for "auto" 0 to 9 below 10,001 training rows, 0 to 4 above and for qa."""
+    if seeds != "auto":
+        return list(seeds)
+    few = data.task.kind != "qa" and len(data.task.train) <= FEW_ROWS
+    return list(range(SEEDS_OF_FEW if few else SEEDS_OF_MANY))
+
+
 def run_digest(settings: dict[str, Any], start: Start, data: Data, seed: int) -> str:
     """Identity of one run: all that decides its result but the machine."""
     return digest_of([VERSION, settings["recipe"], settings["precision"], start.identity, data.digest, data.max_length, seed])
 
 
-def finished(folder: Path, digest: str, need_checkpoint: bool) -> dict[str, Any] | None:
-    """The summary of a finished run of the same digest in `folder`, else None."""
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
-    names = ("predictions-dev.jsonl", "predictions-test.jsonl")
+def finished(folder: Path, digest: str, need_checkpoint: bool, splits: tuple[str, ...]) -> dict[str, Any] | None:
+    """The summary of a finished run of the same digest, with predictions of `splits`, in `folder`; else None."""
+    try:
+        summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
+    except UserError:  # damaged: as good as not there
+        summary = {}
+    names = [f"predictions-{split}.jsonl" for split in splits]
     whole = summary.get("status") == "done" and summary.get("digest") == digest and all((folder / n).exists() for n in names)
     if whole and need_checkpoint:
         try:

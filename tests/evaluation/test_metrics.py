@@ -17,6 +17,7 @@ from evaluation.metrics import (
     classification_metrics,
     entities,
     entity_counts,
+    f1_each,
     f1_of_counts,
     majority_score,
     normalise_az,
@@ -31,7 +32,7 @@ TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 def test_entity_counts_equal_seqeval_default_and_strict():
     draw = random.Random(0)
     differing = 0
-    for _ in range(300):
+    for _ in range(500):
         sizes = [draw.randint(1, 12) for _ in range(draw.randint(1, 6))]
         gold = [[draw.choice(TAGS) for _ in range(size)] for size in sizes]
         pred = [[tag if draw.random() < 0.6 else draw.choice(TAGS) for tag in tags] for tags in gold]
@@ -63,20 +64,23 @@ def test_orphan_i_tag_opens_an_entity_by_default_only():
 
 def test_classification_equals_scikit_learn_and_counts_equal_both():
     random_ = np.random.default_rng(0)
-    for _ in range(300):
+    for trial in range(500):
         n, k = int(random_.integers(1, 40)), int(random_.integers(2, 7))
         labels = [f"c{i}" for i in range(k)]
         gold, pred = ([labels[i] for i in random_.integers(k, size=n)] for _ in range(2))
-        ours = classification_metrics(gold, pred, labels, positive="c1")
+        ours = classification_metrics(gold, pred, labels, positive="c1")  # by scikit-learn
         counts = class_counts(gold, pred, labels).sum(0)
         for name in ("macro", "weighted"):
-            record = f1_score(gold, pred, labels=labels, average=name, zero_division=0)
-            assert ours[f"{name}_f1"] == pytest.approx(record, abs=1e-12)
-            assert float(f1_of_counts(counts, name)) == pytest.approx(record, abs=1e-12)
-        binary = f1_score([g == "c1" for g in gold], [p == "c1" for p in pred], zero_division=0)
-        assert ours["f1"] == pytest.approx(binary, abs=1e-12)
-        assert float(f1_of_counts(counts[:, [1]], "binary")) == pytest.approx(binary, abs=1e-12)
-        assert ours["accuracy"] == accuracy_score(gold, pred)
+            assert float(f1_of_counts(counts, name)) == pytest.approx(ours[f"{name}_f1"], abs=1e-12)
+        assert float(f1_of_counts(counts[:, [1]], "binary")) == pytest.approx(ours["f1"], abs=1e-12)
+        assert f1_each(counts)[1] == pytest.approx(ours["f1"], abs=1e-12)
+        if trial < 60:  # and that it is asked the right thing
+            for name in ("macro", "weighted"):
+                record = f1_score(gold, pred, labels=labels, average=name, zero_division=0)
+                assert ours[f"{name}_f1"] == pytest.approx(record, abs=1e-12)
+            binary = f1_score([g == "c1" for g in gold], [p == "c1" for p in pred], zero_division=0)
+            assert ours["f1"] == pytest.approx(binary, abs=1e-12)
+            assert ours["accuracy"] == accuracy_score(gold, pred)
 
 
 def test_macro_f1_keeps_a_class_that_the_split_lacks():
@@ -172,7 +176,47 @@ def test_choice_adjusts_for_ragged_chance():
     metrics = score_predictions(rows, "choice")["metrics"]
     assert metrics["accuracy"] == 0.5 and metrics["chance"] == 0.375
     assert metrics["chance_adjusted"] == pytest.approx((0.5 - 0.375) / 0.625)
-    assert metrics["accuracy group=kimya"] == 0 and metrics["accuracy options=2"] == 1
+    assert metrics["accuracy subject=kimya"] == 0 and metrics["accuracy options=2"] == 1
+
+
+def test_choice_controls_and_constant_floor():
+    rows = [
+        {"id": "1", "gold": 0, "pred": 1, "scores": [0.0, 1.0], "options": ["uzun cavab", "b"]},
+        {"id": "2", "gold": 1, "pred": 1, "scores": [0.0, 1.0, 0.5], "options": ["uzun cavab", "b", "c"]},
+        {"id": "3", "gold": 2, "pred": 1, "scores": [0.0, 1.0, 0.5], "options": ["a", "b", "uzun cavab"]},
+    ]
+    metrics = score_predictions(rows, "choice")["metrics"]
+    assert metrics["accuracy of always first"] == pytest.approx(1 / 3)
+    assert metrics["accuracy of always longest"] == pytest.approx(2 / 3)
+    assert metrics["position_macro_f1"] == pytest.approx(f1_score([0, 1, 2], [1, 1, 1], average="macro", zero_division=0))
+    assert majority_score(rows, "choice", "accuracy") == pytest.approx(1 / 3)
+    with pytest.raises(UserError, match=r"'4'.*predicted 2 of 2"):
+        score_predictions([{"id": "4", "gold": 0, "pred": 2, "scores": [0, 0]}], "choice")
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "weighted_f1", "accuracy", "f1"])
+def test_floor_is_the_best_constant_answer_by_scikit_learn(metric):
+    draw = random.Random(8)
+    for _ in range(12):
+        gold = draw.choices("abc", weights=[5, 2, 1], k=draw.randint(3, 30))
+        rows = [{"id": i, "gold": g, "pred": "a"} for i, g in enumerate(gold)]
+        floor = majority_score(rows, "pair", metric, ["a", "b", "c"], "b")
+        each = [score_predictions([{**r, "pred": c} for r in rows], "pair", ["a", "b", "c"], metric, "b") for c in "abc"]
+        assert floor == pytest.approx(max(scored["score"] for scored in each), abs=1e-12)
+
+
+def test_auc_equals_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(9)
+    gold = draw.integers(0, 2, 80)
+    margin = draw.normal(size=80) + gold
+    names = ["other", "next"]
+    rows = [
+        {"id": i, "gold": names[g], "pred": names[int(m > 0)], "scores": {"other": -m / 2, "next": m / 2}}
+        for i, (g, m) in enumerate(zip(gold, margin, strict=True))
+    ]
+    assert score_predictions(rows, "pair", names)["metrics"]["auc"] == pytest.approx(roc_auc_score(gold, margin), abs=1e-12)
 
 
 def test_per_example_numbers_give_the_headline_back():

@@ -13,9 +13,13 @@ import pytest
 from common.errors import UserError
 from common.files import read_json, write_json, write_jsonl
 from evaluation.baselines import BASELINES, predict_baseline, write_baseline
+from evaluation.costs import tuning_problems
+from evaluation.details import analyse
 from evaluation.metrics import score_predictions
-from evaluation.page import entity_errors
+from evaluation.published import published_average, published_rows
 from evaluation.report import build_report, collect, main
+from evaluation.results import groups_of
+from evaluation.tables import markdown, terminal
 
 LABELS = ["elm", "idman", "tarix"]
 EVIL = '<script>alert("x")</script> & $x_1$'
@@ -87,10 +91,10 @@ def test_two_runs_of_the_report_give_the_same_bytes(bench, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
         assert done.returncode == 0, done.stderr
         assert "good" in done.stdout and "average" in done.stdout
-    for suffix in ("html", "md", "csv", "tex"):
-        assert (tmp_path / "one" / f"r.{suffix}").read_bytes() == (tmp_path / "two" / f"r.{suffix}").read_bytes()
+    for ending in (".html", ".md", ".csv", ".tex", "-details.csv"):
+        assert (tmp_path / "one" / f"r{ending}").read_bytes() == (tmp_path / "two" / f"r{ending}").read_bytes()
     page = (tmp_path / "one" / "r.html").read_text()
-    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<script") == 1 and page.count("</script>") == 1 and "&lt;script&gt;" in page
     assert page.count("<svg") == page.count("</svg>") >= 6
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     assert r"\& \$x\_1\$" in (tmp_path / "one" / "r.tex").read_text()
@@ -110,13 +114,13 @@ def test_table_values_are_the_mean_over_seeds_and_marks_are_right(bench, tmp_pat
     assert sorted((topic["goo"], topic["nea"])) == ["best", "tied"] and topic["bad"] == ""
 
 
-def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench, tmp_path):
+def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench):
     (bench / "good" / "topic" / "seed-1" / "predictions-test.jsonl").unlink()
     report = collect([bench])
     assert report.cells["good", "topic"].missing == [1]
     assert report.averages["good"] is None and report.cells["good", "topic"].mark == ""
     assert report.cells["nearly", "topic"].mark == "best"
-    text = build_report([bench], tmp_path)
+    text = terminal(report)
     assert "†" in text and "good on topic: seeds 1 of 3 are missing" in text
     assert "good/topic/seed-1: no predictions-test.jsonl" in text
 
@@ -166,20 +170,103 @@ def test_same_run_in_two_folders_is_refused(tmp_path):
     assert len(collect([tmp_path / "a", tmp_path / "a"]).cells) == 1  # the same folder twice is one folder
 
 
-def test_cost_of_what_was_not_measured_is_never_zero(bench, tmp_path):
+def test_cost_of_what_was_not_measured_is_never_zero(bench):
     path = bench / "good" / "topic" / "seed-0" / "summary.json"
     write_json(path, read_json(path) | {"hours": None})
-    build_report([bench], tmp_path)
-    line = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| good | 12"))
+    report = collect([bench])
+    line = next(line for line in markdown(report, analyse(report)).splitlines() if line.startswith("| good | 12"))
     assert line.count("not measured") == 2  # hours of one run are unknown, energy of all
 
 
-def test_entity_error_kinds():
-    assert entity_errors(["B-PER", "I-PER", "O"], ["B-PER", "O", "O"]) == ["wrong boundary"]
-    assert entity_errors(["B-PER", "O"], ["B-ORG", "O"]) == ["wrong type"]
-    assert entity_errors(["B-PER", "O", "O"], ["O", "O", "B-LOC"]) == ["missed", "spurious"]
-    assert entity_errors(["B-PER", "I-PER"], ["O", "B-LOC"]) == ["wrong type and boundary"]
-    assert entity_errors(["B-PER"], ["B-PER"]) == ["correct"]
+def test_published_rows_stand_beside_ours_and_are_no_competitors(tmp_path):
+    for seed in range(2):
+        _write(tmp_path, "m", "azsci", seed, _rows(0.8, seed))
+        _write(tmp_path, "m", "my-own", seed, _rows(0.8, seed))
+    text = build_report([tmp_path], tmp_path / "out")
+    assert "[aLLMA-Base]" in text and "not re-run" in text
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
+    found = [row for row in rows if row["mark"] == "published"]
+    assert {row["task"] for row in found} == {"azsci"} and len(found) == 8
+    large = next(row for row in found if row["model"] == "XLM-R-Large")
+    assert (large["score"], large["headline"], large["low"]) == ("0.9121", "0", "") and "weighted F1" in large["metric"]
+    assert [row["mark"] for row in rows if row["headline"] == "1"] == ["best", "best"]
+    for suffix in ("md", "html", "tex"):
+        text = (tmp_path / "out" / f"report.{suffix}").read_text()
+        assert "91.21" in text and "not re-run" in text
+    assert "82.46" not in text and published_average("aLLMA-Base", ["azsci", "my-own"]) is None
+    six = ["aznsp", "mrpc", "wikiann", "azsci", "squad", "ldquad"]
+    assert published_average("aLLMA-Base", six) == 82.46 and published_rows(["topic"]) == {}
+
+
+def test_groups_widen_the_interval_and_choice_subjects_are_not_groups(tmp_path):
+    for seed in range(4):
+        rows = _rows(0.7, 3, n=120)
+        for number, row in enumerate(rows):
+            row["pred"] = row["gold"] if (number // 10) % 3 else LABELS[(number + 1) % 3]  # whole groups right or wrong
+        _write(tmp_path, "m", "alone", seed, rows)
+        _write(tmp_path, "m", "grouped", seed, [{**row, "group": f"g{i // 10}"} for i, row in enumerate(rows)])
+        _write(tmp_path, "m", "exam", seed, _rows(0.7, seed, kind="choice"), "choice")
+    report = collect([tmp_path])
+    assert report.cells["m", "grouped"].estimate.se > 1.5 * report.cells["m", "alone"].estimate.se
+    assert report.groups["exam"] is None and report.groups["alone"] is None and len(set(report.groups["grouped"])) == 12
+    assert any("grouped" in problem and "12 groups only" in problem for problem in report.problems)
+    _write(tmp_path, "a-first", "grouped", 0, _rows(0.7, 3, n=120))  # a file that names no groups takes nothing away
+    assert len(set(collect([tmp_path]).groups["grouped"])) == 12
+    row = predict_baseline("majority", "qa", [], [{"id": "1", "question": "?", "answers": [], "group": "c1"}])[0]
+    assert row["group"] == "c1"
+    both = [{"id": i, "group": f"stem {i // 2}", "subject": "tarix"} for i in range(6)]
+    assert len(set(groups_of(both, "choice"))) == 3
+
+
+def test_fewer_predictions_than_test_examples_fail_by_name(bench):
+    path = bench / "good" / "topic" / "seed-0" / "summary.json"
+    write_json(path, read_json(path) | {"examples": {"test": 61}})
+    with pytest.raises(UserError, match="60 predictions for 61 test examples"):
+        collect([bench])
+
+
+def test_inputs_must_be_the_same_items_and_sharpen_qa_mistakes(bench):
+    texts = [{"id": f"e{i}", "text": "Sual?\nBakı böyükdür. Gəncə kiçikdir."} for i in range(60)]
+    write_jsonl(bench / "inputs" / "squad-test.jsonl", texts)
+    for seed in range(3):
+        rows = [{**row, "pred": "Gəncə"} for row in _rows(0.5, seed, kind="qa")]
+        _write(bench, "good", "squad", seed, rows, "qa")
+    outcomes = dict(analyse(collect([bench]))["good", "squad"].outcomes)
+    assert outcomes == {"wrong sentence": 40, "answered, there is no answer": 20}
+    write_jsonl(bench / "inputs" / "squad-test.jsonl", [*texts[1:], {"id": "new", "text": "x"}])
+    with pytest.raises(UserError, match=r"1 examples missing and 1 extra.*new, e0"):
+        collect([bench])
+
+
+def test_overlap_file_gives_clean_and_seen_scores(bench, tmp_path):
+    path = tmp_path / "overlap.jsonl"
+    rows = [{"task": "exam", "id": f"e{i}", "overlap": None if i < 5 else float(i % 2)} for i in range(60)]
+    write_jsonl(path, rows)
+    report = collect([bench], overlap=path)
+    cell = report.cells["good", "exam"]
+    assert [bucket.examples for bucket in cell.clean] == [27, 28, 5] and report.cells["good", "topic"].clean == []
+    right = [np.mean([run.rows[i]["gold"] == run.rows[i]["pred"] for i in range(6, 60, 2)]) for run in cell.runs]
+    assert cell.clean[0].estimate.value == pytest.approx(np.mean(right))
+    text = markdown(report, analyse(report))
+    assert "## Clean and seen test items" in text and "n = 27" in text
+    write_jsonl(path, rows[:-1])
+    with pytest.raises(UserError, match=r"no overlap for 1 examples of exam .ids e59"):
+        collect([bench], overlap=path)
+
+
+def test_tuning_and_pretraining_stand_in_the_costs(bench):
+    budget = {"grid": {"lr": [1e-5, 3e-5]}, "seeds": [2, 101], "runs": 4, "hours": 0.25, "chosen": {"lr": 3e-5}}
+    write_json(bench / "good" / "topic" / "tuning.json", budget)
+    for seed in range(3):
+        path = bench / "good" / "topic" / f"seed-{seed}" / "summary.json"
+        write_json(path, read_json(path) | {"pretraining_hours": 68})
+    report = collect([bench])
+    text = markdown(report, analyse(report))
+    report.problems += tuning_problems(report)
+    assert "| good | 12 | 6 | 4 | 0.25 | 68 |" in text
+    assert "| nearly | 12 | 6 | no tuning | not measured | not measured |" in text and "lr: 1e-05, 3e-05" in text
+    shown = terminal(report)
+    assert "good on topic: tuned on seed 2, which is also a final one" in shown and "were not tuned alike" in shown
 
 
 def _task(kind):
@@ -248,6 +335,6 @@ def test_tfidf_learns_and_constant_answers_are_constant():
 
 
 def test_evaluation_does_not_import_torch():
-    rooms = "evaluation.report, evaluation.page, evaluation.plots, evaluation.baselines, data.tasks"
+    rooms = "evaluation.report, evaluation.page, evaluation.task_page, evaluation.leakage, evaluation.baselines"
     code = f"import sys, {rooms}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -1,0 +1,123 @@
+"""The error browser of the page: sampled mistakes by task, model and type, to read as they are or to filter."""
+
+from html import escape
+from typing import Any
+
+from evaluation.details import Detail
+from evaluation.metrics import spans_of
+from evaluation.results import Report
+
+_CLIP = 400  # letters of a text that a row shows
+
+# Filters live in the address (#browser?task=ner&type=missed&text=Bakı), so that a view can be sent to someone. Without
+# the script everything is there, folded by task and model.
+SCRIPT = """
+(function () {
+  const form = document.getElementById("filters"), count = document.getElementById("shown");
+  if (!form) return;
+  const fold = (text) => text.toLocaleLowerCase("az");
+  const keys = ["task", "model", "type", "text"];
+  function apply() {
+    const want = Object.fromEntries(keys.map((key) => [key, form.elements[key].value]));
+    const narrowed = keys.some((key) => want[key]);
+    let shown = 0;
+    for (const box of document.querySelectorAll("#browser details[data-task]")) {
+      const fits = (!want.task || box.dataset.task === want.task) && (!want.model || box.dataset.model === want.model);
+      let here = 0;
+      for (const row of box.querySelectorAll("tbody tr")) {
+        const named = fold(row.dataset.type).includes(fold(want.type));
+        const keep = fits && named && fold(row.textContent).includes(fold(want.text));
+        row.hidden = !keep;
+        here += keep;
+      }
+      box.hidden = !here;
+      box.open = narrowed && here > 0 && here <= 200;
+      shown += here;
+    }
+    count.textContent = shown + " examples";
+  }
+  function read() {
+    const query = new URLSearchParams(location.hash.split("?")[1] || "");
+    for (const key of keys) form.elements[key].value = query.get(key) || "";
+    apply();
+  }
+  form.addEventListener("input", function () {
+    const query = new URLSearchParams();
+    for (const key of keys) if (form.elements[key].value) query.set(key, form.elements[key].value);
+    history.replaceState(null, "", "#browser?" + query);
+    apply();
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  window.addEventListener("hashchange", read);
+  form.hidden = false;
+  read();
+})();
+"""
+
+
+def browser(report: Report, details: dict[tuple[str, str], Detail]) -> str:
+    """The section's HTML: a form that the script shows, then a folded table for each task and model."""
+    boxes, types, models = [], set(), []
+    for task in report.tasks:
+        for model in report.models:
+            cell, detail = report.cells.get((model, task)), details.get((model, task))
+            if cell is None or cell.baseline or not detail.mistakes:
+                continue
+            seeds, kind, rows = len(cell.runs), report.kinds[task], []
+            models = [*models, *([] if model in models else [model])]
+            for mistake in detail.mistakes:
+                types.add(mistake.kind)
+                rows.append(_row(mistake.row, kind, mistake.kind, f"{mistake.wrong_runs} of {seeds}"))
+            head = "".join(f"<th>{name}</th>" for name in ("type", "id", "example", "gold", "predicted", "wrong seeds"))
+            boxes.append(
+                f'<details data-task="{escape(task)}" data-model="{escape(model)}"><summary>{escape(task)}, {escape(model)}: '
+                f"{len(rows)} examples (seed {cell.runs[0].seed})</summary>"
+                f'<div class="wide"><table class="errors"><thead><tr>{head}</tr></thead>'
+                f"<tbody>{''.join(rows)}</tbody></table></div></details>"
+            )
+    if not boxes:
+        return "<p>No mistake of a trained model to show.</p>"
+    form = (
+        '<form id="filters" hidden>'
+        f"<label>task {_select('task', report.tasks)}</label> <label>model {_select('model', models)}</label> "
+        '<label>type <input name="type" list="types" size="28"></label> <label>text <input name="text" size="28"></label> '
+        '<output id="shown"></output>'
+        f'<datalist id="types">{"".join(f"<option>{escape(name)}</option>" for name in sorted(types))}</datalist></form>'
+    )
+    note = "Up to 20 examples of each type of mistake, drawn from the first seed of each model with a fixed seed."
+    return f'<p class="quiet">{note}</p>{form}{"".join(boxes)}'
+
+
+def _select(name: str, values: list[str]) -> str:
+    options = "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in values)
+    return f'<select name="{name}"><option value="">all</option>{options}</select>'
+
+
+def _row(row: dict[str, Any], kind: str, what: str, wrong: str) -> str:
+    text, gold, pred = clip(str(row.get("text") or row.get("question") or "")), row["gold"], row["pred"]
+    shown = escape(text)
+    if kind == "tagging":
+        words = row.get("words") or [""] * len(gold)
+        pairs = zip(words, gold, pred, strict=True)
+        shown = " ".join(f"<mark>{escape(str(w))}</mark>" if g != p else escape(str(w)) for w, g, p in pairs)
+        gold, pred = (_entity_text(words, tags) for tags in (gold, pred))
+    elif kind == "choice":
+        options = row.get("options") or []
+        gold, pred = (f"{'ABCDEFG'[i]} {options[i]}" if i < len(options) else "ABCDEFG"[i] for i in (gold, pred))
+    elif kind == "qa":
+        gold = " | ".join(dict.fromkeys(map(str, gold))) or "no answer"
+        gold, pred = (value if value.strip() else "no answer" for value in (gold, str(pred)))
+    cells = [escape(what), escape(str(row["id"])), shown, escape(clip(str(gold))), escape(clip(str(pred))), wrong]
+    places = ("", "", "text", "text", "text", "")
+    body = "".join(f'<td class="{place}">{cell}</td>' for place, cell in zip(places, cells, strict=True))
+    return f'<tr data-type="{escape(what)}">{body}</tr>'
+
+
+def _entity_text(words: list[str], tags: list[str]) -> str:
+    spans = sorted(spans_of(tuple(tags)), key=lambda e: (e[1], e[2], e[0]))
+    return "; ".join(f"{kind}: {' '.join(map(str, words[start : end + 1]))}" for kind, start, end in spans) or "none"
+
+
+def clip(text: str) -> str:
+    """The text's first letters."""
+    return text if len(text) <= _CLIP else text[:_CLIP] + " …"

@@ -1,0 +1,120 @@
+"""What the models cost: fine-tuning, tuning and pre-training hours, energy, memory, parameters, tokens.
+
+What no run measured says "not measured" and is never 0.
+"""
+
+from typing import Any
+
+from evaluation.results import Report, Run
+
+NOT_MEASURED = "not measured"
+
+
+def costs(report: Report) -> list[dict[str, Any]]:
+    """One row per model that was trained; a sum is None unless every run has the number."""
+    rows = []
+    for model in report.models:
+        runs = [run for (name, _), cell in report.cells.items() if name == model and not cell.baseline for run in cell.runs]
+        if not runs:
+            continue
+        tuning = [found for (name, _), found in sorted(report.tuning.items()) if name == model]
+        pretraining = _values(runs, "pretraining_hours")
+        rows.append(
+            {
+                "model": model,
+                "runs": len(runs),
+                "hours": _sum(runs, "hours"),
+                "tuning_runs": sum(found.get("runs") or 0 for found in tuning) if tuning else None,
+                "tuning_hours": _tuning_hours(tuning),
+                "pretraining_hours": max(pretraining) if pretraining else None,
+                "energy_kwh": _sum(runs, "energy_kwh"),
+                "peak_memory_bytes": max(_values(runs, "peak_memory_bytes"), default=None),
+                "trainable_parameters": max(_values(runs, "trainable_parameters"), default=None),
+                "train_tokens": _sum(runs, "train_tokens"),
+            }
+        )
+    return rows
+
+
+def _values(runs: list[Run], key: str) -> list[float]:
+    found = (run.summary.get(key) for run in runs)
+    return [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+def _sum(runs: list[Run], key: str) -> float | None:
+    values = _values(runs, key)
+    return sum(values) if len(values) == len(runs) else None
+
+
+def _tuning_hours(tuning: list[dict[str, Any]]) -> float | None:
+    hours = [found.get("hours") for found in tuning]
+    return sum(hours) if hours and all(isinstance(value, int | float) for value in hours) else None
+
+
+def cost_rows(report: Report) -> list[list[str]]:
+    """The cost table as text, header first; [] without a trained model. Tuning and pre-training only where known."""
+    found = costs(report)
+    columns = [
+        ("model", "model", str),
+        ("runs", "runs", str),
+        ("hours, all runs", "hours", "{:.3g}".format),
+        ("tuning runs", "tuning_runs", str),
+        ("tuning hours", "tuning_hours", "{:.3g}".format),
+        ("pre-training hours", "pretraining_hours", "{:.3g}".format),
+        ("energy, kWh", "energy_kwh", "{:.3g}".format),
+        ("peak memory, GiB", "peak_memory_bytes", lambda value: f"{value / 2**30:.2f}"),
+        ("trainable parameters", "trainable_parameters", "{:,.0f}".format),
+        ("training tokens", "train_tokens", "{:,.0f}".format),
+    ]
+    optional = ("tuning_runs", "tuning_hours", "pretraining_hours")
+    columns = [c for c in columns if c[1] not in optional or any(row[c[1]] is not None for row in found)]
+
+    def shown(row: dict[str, Any], key: str, form: Any) -> str:
+        if row[key] is None:
+            return "no tuning" if key == "tuning_runs" else NOT_MEASURED
+        return form(row[key])
+
+    body = [[shown(row, key, form) for _, key, form in columns] for row in found]
+    return [[head for head, _, _ in columns], *body] if found else []
+
+
+def tuning_rows(report: Report) -> list[list[str]]:
+    """What was searched and chosen for each model and task as text, header first; [] where nothing was tuned."""
+    rows = []
+    for (model, task), found in sorted(report.tuning.items()):
+        grid = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in (found.get("grid") or {}).items())
+        chosen = "; ".join(f"{key} {value}" for key, value in (found.get("chosen") or {}).items())
+        seeds = ", ".join(map(str, found.get("seeds") or []))
+        hours = found.get("hours")
+        spent = f"{hours:.3g}" if isinstance(hours, int | float) else NOT_MEASURED
+        rows.append([model, task, grid, seeds, str(found.get("runs", NOT_MEASURED)), spent, chosen])
+    return [["model", "task", "searched", "seeds", "runs", "hours", "chosen"], *rows] if rows else []
+
+
+def tuning_problems(report: Report) -> list[str]:
+    """Unequal budgets between the models of a task, and tuning on a seed that is also a final one."""
+    problems = []
+    for task in report.tasks:
+        budgets: dict[str, list[str]] = {}
+        for (model, name), cell in sorted(report.cells.items()):
+            if name != task or cell.baseline:
+                continue
+            found = report.tuning.get((model, task))
+            budgets.setdefault(_budget(found), []).append(model)
+            shared = sorted(set((found or {}).get("seeds") or []) & {run.seed for run in cell.runs})
+            if shared:
+                problems.append(
+                    f"{model} on {task}: tuned on seed {', '.join(map(str, shared))}, which is also a final one; its "
+                    "score is a little too good"
+                )
+        if len(budgets) > 1:
+            listed = "; ".join(f"{', '.join(models)}: {budget}" for budget, models in sorted(budgets.items()))
+            problems.append(f"{task}: the models were not tuned alike ({listed}); compare with care")
+    return problems
+
+
+def _budget(found: dict[str, Any] | None) -> str:
+    if not found:
+        return "not tuned"
+    sizes = " x ".join(f"{len(values)} {key}" for key, values in sorted((found.get("grid") or {}).items()))
+    return f"{sizes or 'no grid'}, {found.get('runs')} runs"

@@ -1,0 +1,113 @@
+"""Overlap with the corpus: exact, blind to case and script, the same with any blocks and workers, and in the report."""
+
+import json
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from common.files import read_jsonl, write_jsonl
+from evaluation import leakage
+from evaluation.leakage import build_index, main, overlaps, read_items
+from language.azerbaijani import fold_key
+
+WORDS = ["ağac", "bulaq", "çay", "dəniz", "əl", "fikir", "göl", "həyat", "ilk", "işıq", "qış", "yol"]
+
+
+def _brute(item, documents, n):
+    """Share of the item's words in a run of n that a document holds; a shorter line counts whole. By plain comparison."""
+    checked = covered = 0
+    for line in item.split("\n"):
+        words = fold_key(line).split()
+        if len(words) < leakage.SHORTEST:
+            continue
+        size, marked = min(n, len(words)), [False] * len(words)
+        for start in range(len(words) - size + 1):
+            run = words[start : start + size]
+            for document in documents:
+                other = fold_key(document).split()
+                if any(other[at : at + size] == run for at in range(len(other))):
+                    marked[start : start + size] = [True] * size
+        checked, covered = checked + len(words), covered + sum(marked)
+    return round(covered / checked, 6) if checked else None
+
+
+@pytest.mark.parametrize("n", [6, 13])
+def test_overlap_equals_plain_comparison(tmp_path, monkeypatch, n):
+    random = np.random.default_rng(n)
+
+    def text(length):
+        return " ".join(random.choice(WORDS, size=length))
+
+    documents = [text(int(random.integers(1, 60))) for _ in range(30)]
+    items = [("0", "bulaq ilk"), ("1", "")]
+    for number in range(2, 40):
+        own = text(int(random.integers(3, 18)))
+        borrowed = " ".join(documents[number % 30].split()[: int(random.integers(4, 25))])
+        items.append((str(number), f"{own} {borrowed}\n{borrowed.upper().replace('I', 'İ')}"))
+    write_jsonl(tmp_path / "documents" / "a.jsonl.gz", [{"id": f"a{i}", "text": t} for i, t in enumerate(documents[:15])])
+    write_jsonl(tmp_path / "documents" / "b.jsonl.gz", [{"id": f"b{i}", "text": t} for i, t in enumerate(documents[15:])])
+    index = build_index([("t", items)], n)
+    rows = overlaps(index, tmp_path)
+    assert [row["overlap"] for row in rows] == [_brute(text, documents, n) for _, text in items]
+    assert any(row["overlap"] and row["overlap"] > 0.5 for row in rows) and rows[0]["overlap"] is None
+    monkeypatch.setattr(leakage, "BLOCK_WORDS", 40)  # blocks end elsewhere: nothing may depend on it
+    assert overlaps(index, tmp_path) == rows
+    assert overlaps(index, tmp_path, workers=2) == rows
+
+
+def test_spelling_and_script_do_not_hide_a_copy_and_order_does(tmp_path):
+    copied = "Şəki şəhərində ipək parça toxuyan ustalar yaşayır"
+    write_jsonl(tmp_path / "a.jsonl", [{"id": "d", "text": f"Deyirlər ki, {copied}, bəli."}])
+    items = {
+        "capitals": copied.replace("i", "İ").upper(),
+        "ascii": "seki seherinde ipek parca toxuyan ustalar yasayir!",
+        "cyrillic": "Шәки шәһәриндә ипәк парча тохујан усталар јашајыр",
+        "turned": " ".join(copied.split()[::-1]),
+    }
+    rows = overlaps(build_index([("t", list(items.items()))]), tmp_path)
+    assert {row["id"]: row["overlap"] for row in rows} == {"capitals": 1.0, "ascii": 1.0, "cyrillic": 1.0, "turned": 0.0}
+
+
+def test_command_line_writes_the_document_and_counts(tmp_path, capsys):
+    sentence = "Bu uzun cümlə korpusda da sözbəsöz eyni ardıcıllıqla durur və sınaqda təkrar olunur"
+    document = {"id": "n7", "source": "news", "text": f"Giriş. {sentence}."}
+    write_jsonl(tmp_path / "corpus" / "documents" / "news.jsonl.gz", [document])
+    items = [sentence, "Tamamilə başqa bir cümlə burada yazılıb", "qısa"]
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(items, start=1)]
+    write_jsonl(tmp_path / "bench" / "inputs" / "topic-test.jsonl", rows)
+    out = tmp_path / "overlap.jsonl"
+    assert main(["--corpus", str(tmp_path / "corpus"), "--predictions", str(tmp_path / "bench"), "--out", str(out)]) == 0
+    rows = [row for _, row in read_jsonl(out)]
+    assert rows[0] == {"task": "topic", "id": "1", "overlap": 1.0, "source": "news", "document": "n7"}
+    assert rows[1]["overlap"] == 0 and rows[1]["document"] is None and rows[2]["overlap"] is None
+    assert "3 items, 1 share a run of words with the corpus, 1 half or more, 1 too short" in capsys.readouterr().out
+
+
+def test_items_of_every_format(tmp_path):
+    (tmp_path / "a.csv").write_text("id,title,topic\nx,Bir ad,Kimya\n")
+    (tmp_path / "b.tsv").write_text("sentence1\tsentence2\nbir\tiki\n")
+    (tmp_path / "c.conll").write_text("Bakı B-LOC\nböyükdür O\n\nƏli B-PER\n")
+    squad = {"data": [{"paragraphs": [{"context": "Mətn.", "qas": [{"id": "q", "question": "Nə?"}]}]}]}
+    (tmp_path / "d.json").write_text(json.dumps(squad))
+    (tmp_path / "topic-test.jsonl").write_text('{"id": 5, "text": "bir"}\n')
+    assert read_items(tmp_path / "a.csv") == ("a", [("x", "Bir ad")])
+    assert read_items(tmp_path / "b.tsv") == ("b", [("2", "bir\niki")])
+    assert read_items(tmp_path / "c.conll") == ("c", [("1", "Bakı böyükdür"), ("4", "Əli")])
+    assert read_items(tmp_path / "d.json") == ("d", [("q", "Nə?\nMətn.")])
+    assert read_items(tmp_path / "topic-test.jsonl") == ("topic", [("5", "bir")])
+
+
+def test_bad_input_is_named(tmp_path, capsys):
+    (tmp_path / "empty-test.jsonl").write_text("")
+    (tmp_path / "odd.xml").write_text("<a/>")
+    (tmp_path / "no.jsonl").write_text('{"id": 1, "label": "a"}\n')
+    for name, word in (("empty-test.jsonl", "no item"), ("odd.xml", "format"), ("no.jsonl", "line 1: no text")):
+        with pytest.raises(UserError, match=word):
+            read_items(tmp_path / name)
+    with pytest.raises(UserError, match="comes twice"):
+        build_index([("t", [("1", "a"), ("1", "b")])])
+    with pytest.raises(UserError, match="no documents"):
+        overlaps(build_index([("t", [("1", "a")])]), tmp_path / "nowhere")
+    assert main(["--corpus", str(tmp_path)]) == 2 and main(["--corpus", str(tmp_path), "--predictions", str(tmp_path)]) == 2
+    assert "no inputs" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""The page in a real browser: plots are drawn, filters work from the form's address, and all is there without script."""
+
+import html
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from common.files import write_jsonl
+from evaluation.report import build_report
+from tests.evaluation.synthetic import write_benchmark
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SIZES = {"azsci": 90, "wikiann": 60, "ldquad": 60, "cbmcq": 80}
+EVIL = '<img src=x onerror="document.title=1">'
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    write_benchmark(folder / "bench", {"strong": 3.0, f"we&k {EVIL}".replace("/", "|"): 1.5}, 2, SIZES)
+    write_jsonl(folder / "pretrain" / "metrics.jsonl", [{"step": s, "loss": 9 - s / 50} for s in range(0, 200, 10)])
+    build_report([folder / "bench"], folder, folder / "pretrain")
+    return folder / "report.html"
+
+
+def _examples(text):
+    """(visible, hidden) rows of the error browser in a page's source."""
+    section = text[text.index('<section id="browser">') :]
+    rows = re.findall(r"<tr data-type=[^>]*>", section)
+    hidden = [row for row in rows if re.search(r"\shidden(=|>|\s)", row)]
+    return len(rows) - len(hidden), len(hidden)
+
+
+def test_page_is_whole_without_script_and_loads_nothing(page):
+    text = page.read_text()
+    visible, hidden = _examples(text)
+    assert visible > 100 and hidden == 0
+    assert '<form id="filters" hidden>' in text and "<noscript" not in text
+    bare = re.sub(r"<svg.*?</svg>", "", text, flags=re.S).replace(html.escape(EVIL), "")
+    assert not re.search(r'(?:src|href)\s*=\s*"?(?!["#])', bare)
+    assert EVIL not in text and html.escape(EVIL) in text
+    for part in ("Parts, with 95 % intervals", "Calibration", "Reliability", "where it errs", "boundary: by a suffix only"):
+        assert part in text
+    assert text.count("<svg") == text.count("</svg>") >= 10
+
+
+def _dom(page, query, folder):
+    """The page's source after its script has run in headless Chromium."""
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [*words, "--dump-dom", f"file://{page}{query}"], capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0 and "</html>" in done.stdout, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+def test_plots_and_filters_in_chromium(page, tmp_path):
+    whole = _dom(page, "", tmp_path)
+    everything, hidden = _examples(whole)
+    assert hidden == 0 and f'id="shown">{everything} examples<' in whole
+    assert '<form id="filters">' in whole  # the script has shown it
+    assert whole.count("<svg") >= 10 and whole.count("<path") > 200
+    assert "<title>Results</title>" in whole  # nothing from the data ran
+    narrow = _dom(page, "#browser?task=wikiann&model=strong&type=spurious", tmp_path)
+    shown, hidden = _examples(narrow)
+    assert 0 < shown <= 20 and shown + hidden == everything
+    section = narrow[narrow.index('<section id="browser">') :]
+    kept = [row for row in re.findall(r"<tr data-type=[^>]*>", section) if not re.search(r"\shidden(=|>|\s)", row)]
+    assert all('data-type="spurious"' in row for row in kept)
+    opened = re.findall(r'<details data-task="([^"]*)" data-model="([^"]*)"[^>]*\sopen', section)
+    assert opened == [("wikiann", "strong")]
+    assert _examples(_dom(page, "#browser?text=no+such+text", tmp_path))[0] == 0
