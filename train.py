@@ -45,6 +45,7 @@ from training.flops import measured_peak, step_flops
 from training.heldout import evaluate, guesses, read_heldout
 from training.optimizers import Average, build_optimizers, set_learning_rate, step_unless
 from training.precision import choose_dtype
+from training.profiling import profiled
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
 from training.tracking import Tracker, is_done, peak_memory, power_watts
 
@@ -262,7 +263,10 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     bar = tqdm(total=100, desc="training", disable=None if ranks.first else True,
                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")  # fmt: skip
     scores = evaluation_line() if evaluation_due() else {}
-    for step, batches in ahead(plan_steps(settings, loader, state, ranks, total, begun), batches_of):
+    steps = ahead(plan_steps(settings, loader, state, ranks, total, begun), batches_of)
+    if settings.get("profile"):
+        steps = profiled(steps, settings["profile"], run, raw, peak / ranks.world, ranks)
+    for step, batches in steps:
         set_learning_rate(optimizers, learning_rate_factor(settings["schedule"], step.progress))
         masked, stopping = ranks.host_sum(sum(len(batch.targets) for batch in batches), bool(stop))
         loss = torch.zeros((), device=ranks.device)

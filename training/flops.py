@@ -15,14 +15,22 @@ def step_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
     """FLOPs of forward and backward over documents of these lengths [n], `masked` positions decoded.
 
     2 per weight and token for the blocks' matrices, 4 x H x length^2 per document and layer for attention (within the
-    window where the layer is local), 2 x H x V per masked position for the decoder. No padding, since none is computed.
+    window where the layer is local), 2 x H x V per masked position for the decoder. No padding, since none is computed,
+    and of a last block that works on masked positions only keys and values are counted for the others.
     """
     config = model.encoder.config
     lengths = np.asarray(lengths, dtype=float)
     blocks = sum(p.numel() for p in model.encoder.blocks.parameters() if p.ndim == 2)
     pairs = sum(attended_pairs(config, layer, lengths) for layer in range(config.layers))
     head = count_parameters(model.head.dense) + config.hidden_size * config.vocab_size
-    return BACKWARD * (2 * blocks * lengths.sum() + 4 * config.hidden_size * pairs + 2 * head * masked)
+    total = 2 * blocks * lengths.sum() + 4 * config.hidden_size * pairs + 2 * head * masked
+    last = config.layers - 1
+    if model.last_block_on_masked and not config.is_local(last):
+        spared = lengths.sum() - masked
+        weights = sum(p.numel() for p in model.encoder.blocks[last].parameters() if p.ndim == 2) - 2 * config.hidden_size**2
+        queries = 4 * config.hidden_size * attended_pairs(config, last, lengths) / max(1.0, lengths.sum())
+        total -= spared * (2 * weights + queries)
+    return BACKWARD * total
 
 
 def attended_pairs(config: EncoderConfig, layer: int, lengths: np.ndarray) -> float:

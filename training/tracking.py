@@ -1,6 +1,8 @@
 """What a run leaves behind: config.yaml, metrics.jsonl, summary.json. The files are the truth, W&B mirrors them."""
 
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -173,11 +175,29 @@ def machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def reset_peak_memory(device: torch.device) -> bool:
+    """Forget the peak so far, so that a run in a process that did others has its own; False where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    gc.collect()
+    try:
+        with contextlib.suppress(AttributeError, OSError):  # memory freed by the run before goes back first (glibc only)
+            ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is resident now
+        return True
+    except OSError:
+        return False
+
+
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes of this process: allocated on the GPU, or resident on the host."""
+    """Peak bytes of this process since its start or the last reset: allocated on the GPU, or resident on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def power_watts() -> float | None:
