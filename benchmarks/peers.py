@@ -3,8 +3,8 @@
     python -m benchmarks.peers '{"way": "ours", ...}'      prints one line of JSON; benchmarks.measure.in_child calls it
 
 Both sides read the same shards and are counted by the same measure: tokens of text, neither padding nor special ones.
-Ours is the step of train.py made of the same parts. Theirs is what transformers' run_mlm script does: documents joined and cut into
-blocks (`group_texts`) or, for "theirs-padded", one document a row padded to the longest of its batch; its collator;
+Ours is the step of train.py made of the same parts. Theirs is what transformers' run_mlm script does: documents joined and
+cut into blocks (`group_texts`) or, for "theirs-padded", one document a row padded to the longest of its batch; its collator;
 BertForMaskedLM; fused AdamW and clipping as its Trainer has them, without the Trainer's own cost.
 """
 

@@ -81,8 +81,9 @@ def _write(watch: profile, folder: Path, seconds: float, flops: float, rate: flo
         parts[part] = parts.get(part, 0.0) + cost["milliseconds"]
     floor = flops / rate
     lines = [
-        f"one step: {1e3 * seconds:.1f} ms; floor: {1e3 * floor:.1f} ms ({flops / 1e9:,.1f} GFLOP at "
-        f"{rate / 1e9:,.0f} GFLOP/s, measured in this run); {seconds / floor:.2f} times the floor. Watched, the step's operations take {total:.1f} ms:",
+        f"one step: {1e3 * seconds:.1f} ms; floor: {1e3 * floor:.1f} ms "
+        f"({flops / 1e9:,.1f} GFLOP at {rate / 1e9:,.0f} GFLOP/s, measured in this run); {seconds / floor:.2f} times the "
+        f"floor. Watched, the step's operations take {total:.1f} ms:",
         "",
         "| operation | ms | % | calls |",
         "|---|---|---|---|",
