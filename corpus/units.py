@@ -9,6 +9,7 @@ import ast
 import functools
 import importlib.metadata
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -22,13 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 # Text that these make differs from version to version, so their versions are part of the code's digest.
 LIBRARIES = ("ftfy", "py3langid", "trafilatura")
+DATA_FILE = re.compile(r"[\w-]+\.(?:npz|npy|json|tsv|txt)")
 
 
 @functools.cache
 def code_digest(module: str) -> str:
     """Digest of the source of a module (corpus.annotate, ...), of every module of ours that it imports, and of their data.
 
-    Imports are read from the source, those inside functions too; a model `x.npz` beside `x.py` counts as its data.
+    Imports are read from the source, those inside functions too. Data is what a module names and has beside it: the
+    detector's weights, the list of words.
     """
     files: dict[str, str] = {}
     waiting = [module]
@@ -38,14 +41,15 @@ def code_digest(module: str) -> str:
         if name in files or not path.is_file():
             continue
         files[name] = sha256_file(path)
-        for data in (path.with_suffix(".npz"), path.with_suffix(".json")):
-            if data.is_file():
-                files[data.relative_to(ROOT).as_posix()] = sha256_file(data)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and DATA_FILE.fullmatch(node.value):
+                data = path.with_name(node.value)
+                if data.is_file():
+                    files[data.relative_to(ROOT).as_posix()] = sha256_file(data)
     return digest_of([sorted(files.items()), _versions()])
 
 

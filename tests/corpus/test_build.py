@@ -204,6 +204,20 @@ def test_the_digest_of_code_follows_imports_and_data():
     assert len(digest) == 64
 
 
+@pytest.mark.parametrize("data", ["corpus/detector.npz", "language/words.tsv"])
+def test_other_weights_or_another_list_of_words_is_other_code(tmp_path, data):
+    for name in ("corpus", "language", "common"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from corpus.units import code_digest as d; print(d('corpus.annotate'), d('corpus.duplicates'))"
+    found = []
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        found.append(run.stdout.split())
+        with open(tmp_path / data, "ab") as file:
+            file.write(b"\n")
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
+
+
 @pytest.mark.parametrize(
     "stage", ["annotate", pytest.param("duplicates", marks=pytest.mark.slow), pytest.param("result", marks=pytest.mark.slow)]
 )
