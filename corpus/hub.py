@@ -5,29 +5,17 @@ breaks off is taken up where it was; after a kill the files that were whole are 
 HF_ENDPOINT and HF_TOKEN are respected. Every failure names its remedy.
 """
 
-import errno
 import fnmatch
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.hub import HUB, RETRIES, broke_off, cache, endpoint, explain, library
 
-HUB = "hub://"
 SHAPE = "hub://owner/name, hub://owner/name/config or hub://owner/name/folder/*.parquet, each with @revision if wanted"
-RETRIES = 5  # times that a download which broke off is taken up again
-
-
-def _library():
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError:
-        raise UserError("hub:// needs huggingface_hub. pip install -r requirements-extra.txt") from None
-    return huggingface_hub
 
 
 def parse(address: str) -> tuple[str, str, str]:
@@ -39,16 +27,6 @@ def parse(address: str) -> tuple[str, str, str]:
     return "/".join(parts[:2]), "/".join(parts[2:]), revision or "main"
 
 
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def _cache() -> Path:
-    if os.environ.get("HF_HUB_CACHE"):
-        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
-    return Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser() / "hub"
-
-
 def hub_files(
     address: str, usable: Callable[[str], bool] | None, later: bool = False
 ) -> tuple[list[Path], list[str], dict[str, str]]:
@@ -57,12 +35,12 @@ def hub_files(
     `usable` says by its name whether a file is data. With `later` nothing is downloaded: the paths are where the files
     will be. Raises UserError: the address names nothing, the data set is gated or missing, no network, no room.
     """
-    hub = _library()
+    hub = library()
     repository, wanted, revision = parse(address)
     try:
-        info = hub.HfApi(endpoint=_endpoint()).dataset_info(repository, revision=revision)
+        info = hub.HfApi(endpoint=endpoint()).dataset_info(repository, revision=revision)
     except Exception as error:
-        _explain(error, address)
+        explain(error, address, "data set", SHAPE)
     held = sorted(sibling.rfilename for sibling in info.siblings or [])
     card = info.card_data.to_dict() if info.card_data else {}
     names = [name for name in choose(held, wanted, card.get("configs") or []) if usable is None or usable(name)]
@@ -71,7 +49,7 @@ def hub_files(
         raise UserError(f"{address}: no data file matches {wanted or 'it'}. The data set has {folders}. Correct the address.")
     place = {"repository": repository, "sha": info.sha, "address": address}
     if later:
-        folder = _cache() / f"datasets--{repository.replace('/', '--')}" / "snapshots" / info.sha
+        folder = cache() / f"datasets--{repository.replace('/', '--')}" / "snapshots" / info.sha
         return [folder / name for name in names], names, place
     bar = tqdm(names, desc=f"hub: {repository}", unit=" files", disable=None, leave=False)
     return [fetch_file(place, name) for name in bar], names, place
@@ -110,56 +88,14 @@ def _training_globs(data_files: Any) -> list[str]:
 
 def fetch_file(place: dict[str, str], name: str) -> Path:
     """One file in the cache, downloaded unless it is there whole. Raises UserError as hub_files does."""
-    hub = _library()
+    hub = library()
     for attempt in range(RETRIES):
         try:
             path = hub.hf_hub_download(
-                place["repository"], name, repo_type="dataset", revision=place["sha"], endpoint=_endpoint(), cache_dir=_cache()
+                place["repository"], name, repo_type="dataset", revision=place["sha"], endpoint=endpoint(), cache_dir=cache()
             )
             return Path(path)
         except Exception as error:
-            if attempt + 1 == RETRIES or not _broke_off(error):
-                _explain(error, f"{place['address']} ({name})")
+            if attempt + 1 == RETRIES or not broke_off(error):
+                explain(error, f"{place['address']} ({name})", "data set", SHAPE)
     raise AssertionError("the loop above returns or raises")
-
-
-def _broke_off(error: Exception) -> bool:
-    """Whether a download ended in the middle, so that the next attempt takes it up."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"RemoteProtocolError", "ReadError", "ReadTimeout"}) or "Consistency check failed" in str(error)
-
-
-def _explain(error: Exception, address: str) -> NoReturn:
-    """Every way in which the hub can fail, by what to do about it."""
-    errors = _library().errors
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    repository = address.removeprefix(HUB).split("@")[0]
-    repository = "/".join(repository.split("/")[:2])
-    is_gated = isinstance(error, errors.GatedRepoError)
-    if is_gated or (status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError)):
-        page = f"{_endpoint()}/datasets/{repository}"
-        raise UserError(
-            f"{address}: access is refused ({status or 'gated'}). Accept the terms at {page} "
-            "and set HF_TOKEN to a token of that account (or run `hf auth login`)."
-        ) from None
-    if isinstance(error, errors.RevisionNotFoundError):
-        raise UserError(f"{address}: no such revision. Correct what stands after @.") from None
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        raise UserError(f"{address}: no such file in the data set. Correct the address.") from None
-    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
-        raise UserError(f"{address}: no such data set. Correct the address; a private one needs HF_TOKEN.") from None
-    if isinstance(error, errors.HFValidationError):
-        raise UserError(f"{address}: not an address of a data set ({error}). Write {SHAPE}.") from None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise UserError(f"{address}: the disk is full. Make room or set HF_HOME to a folder with more.") from None
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-        raise UserError(f"{address}: the cache cannot be written ({error}). Set HF_HOME to a folder of your own.") from None
-    if status is not None:
-        raise UserError(f"{address}: the hub answered {status}. Try again later.") from None
-    if isinstance(error, OSError | errors.LocalEntryNotFoundError) or type(error).__module__.startswith(("httpx", "httpcore")):
-        raise UserError(
-            f"{address}: the hub cannot be reached at {_endpoint()} ({type(error).__name__}). "
-            "Check the network and HF_ENDPOINT; what was downloaded so far is kept."
-        ) from None
-    raise error

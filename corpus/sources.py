@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.files import sha256_file
+from common.hub import HUB
 from corpus.formats import (
     COMPRESSIONS,
     EXPECTED,
@@ -25,7 +26,7 @@ from corpus.formats import (
     read_text,
     unreadable,
 )
-from corpus.hub import HUB, fetch_file, hub_files
+from corpus.hub import fetch_file, hub_files
 from corpus.tables import read_arrow, read_csv, read_parquet
 from corpus.web import read_html, read_warc
 from corpus.wikipedia import read_wikipedia

@@ -5,54 +5,34 @@ its commit. What its cache holds is used from there. What it does not is kept in
 library (2.x) begins a file anew in every process: here a killed download goes on where it was. Every failure names its remedy.
 """
 
-import errno
 import fcntl
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import sha256_file
+from common.hub import HUB, RETRIES, broke_off, cache, endpoint, explain, home, library
 
-HUB = "hub://"
+SHAPE = f"{HUB}owner/name or {HUB}owner/name@revision"
 # What conversion reads beside the weights (model/importing.py); everything else in a repository stays where it is.
 SMALL = re.compile(
     r"(config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|task)\.json|vocab\.txt|merges\.txt|"
     r"(tokenizer|sentencepiece\.bpe|spiece|spm)\.model"
 )
-RETRIES = 5  # times that a download which broke off is taken up again
 ROOM = 2  # times the weights' size that must be free: what is downloaded, and the checkpoint made of it
-
-
-def _library():
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError:
-        raise UserError(f"{HUB} needs huggingface_hub. pip install -r requirements-extra.txt") from None
-    return huggingface_hub
-
-
-def cache_home() -> Path:
-    """HF_HOME as huggingface_hub understands it, read at the call."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    return Path(os.environ.get("HF_HOME") or usual).expanduser()
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def parse(address: str) -> tuple[str, str | None]:
     """(owner/name, revision or None) of a hub:// address. Raises UserError for another shape."""
     repository, at, revision = address.removeprefix(HUB).partition("@")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository) or (at and not revision):
-        raise UserError(f"{address}: not an address of a model. Write {HUB}owner/name or {HUB}owner/name@revision.")
+        raise UserError(f"{address}: not an address of a model. Write {SHAPE}.")
     return repository, revision or None
 
 
@@ -61,16 +41,16 @@ def download(address: str) -> tuple[Path, dict[str, Any]]:
 
     Raises UserError: gated, missing, no weights that can be read, no network, not enough disk.
     """
-    hub = _library()
+    hub = library()
     repository, revision = parse(address)
     try:
-        info = hub.HfApi(endpoint=_endpoint()).model_info(repository, revision=revision, files_metadata=True)
+        info = hub.HfApi(endpoint=endpoint()).model_info(repository, revision=revision, files_metadata=True)
     except Exception as error:
-        _explain(error, address)
+        explain(error, address, "model", SHAPE)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     names = choose(sizes, address)
     place = {"repository": repository, "revision": revision or "main", "commit": info.sha}
-    folder = cache_home() / "encoders" / "downloads" / repository.replace("/", "--") / info.sha
+    folder = home() / "encoders" / "downloads" / repository.replace("/", "--") / info.sha
     folder.mkdir(parents=True, exist_ok=True)
     held = {name: _held(folder, name) for name in names}
     check_room(sum(sizes[name] - size for name, size in held.items()), folder, address)
@@ -128,21 +108,20 @@ def fetch(repository: str, name: str, commit: str, folder: Path, address: str) -
         except UserError:
             raise
         except Exception as error:
-            if attempt + 1 == RETRIES or not _broke_off(error):
-                _explain(error, f"{address} ({name})")
+            if attempt + 1 == RETRIES or not broke_off(error):
+                explain(error, f"{address} ({name})", "model", SHAPE)
 
 
 def _receive(repository: str, name: str, commit: str, folder: Path, address: str) -> None:
     """Download one file, from where an earlier process was stopped, and check its SHA-256 where the hub tells it."""
-    hub = _library()
+    hub = library()
     from huggingface_hub.file_download import http_get
 
-    cache = Path(os.environ.get("HF_HUB_CACHE") or cache_home() / "hub").expanduser()
-    if isinstance(there := hub.try_to_load_from_cache(repository, name, cache_dir=cache, revision=commit), str):
+    if isinstance(there := hub.try_to_load_from_cache(repository, name, cache_dir=cache(), revision=commit), str):
         (folder / name).symlink_to(Path(there).resolve())
         return
-    url = hub.hf_hub_url(repository, name, revision=commit, endpoint=_endpoint())
-    found = hub.get_hf_file_metadata(url, endpoint=_endpoint())
+    url = hub.hf_hub_url(repository, name, revision=commit, endpoint=endpoint())
+    found = hub.get_hf_file_metadata(url, endpoint=endpoint())
     headers = hub.utils.build_hf_headers()
     if urlsplit(found.location).netloc != urlsplit(url).netloc:
         headers.pop("authorization", None)  # large files lie elsewhere, under an address that is its own permission
@@ -155,48 +134,3 @@ def _receive(repository: str, name: str, commit: str, folder: Path, address: str
         part.unlink()
         raise UserError(f"{address} ({name}): damaged on the way (its SHA-256 differs) and removed. Run it again.")
     os.replace(part, folder / name)
-
-
-def _broke_off(error: Exception) -> bool:
-    """Whether a download ended in the middle, so that the next attempt takes it up."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"RemoteProtocolError", "ReadError", "ReadTimeout"}) or (
-        isinstance(error, OSError) and "Consistency check failed" in str(error)
-    )
-
-
-def _explain(error: Exception, address: str) -> NoReturn:
-    """Every way in which the hub can fail, by what to do about it."""
-    errors = _library().errors
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    repository = address.removeprefix(HUB).split(" ")[0].split("@")[0]
-    if isinstance(error, errors.GatedRepoError) or status == 403:
-        raise UserError(
-            f"{address}: access is refused ({status or 'gated'}). Accept the terms at {_endpoint()}/{repository} and set "
-            "HF_TOKEN to a token of that account (or run `hf auth login`)."
-        ) from None
-    if isinstance(error, errors.RevisionNotFoundError):
-        raise UserError(f"{address}: no such revision. Correct what stands after @.") from None
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        raise UserError(f"{address}: no such file in the repository. Correct the address.") from None
-    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
-        # The hub answers 401 for a repository that does not exist, so as not to tell which private ones do.
-        raise UserError(
-            f"{address}: no such model, or a private one ({status}). Correct the address; for a private one set HF_TOKEN to a "
-            "token that may read it."
-        ) from None
-    if isinstance(error, errors.HFValidationError):
-        raise UserError(f"{address}: not an address of a model ({error}). Write {HUB}owner/name.") from None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise UserError(f"{address}: the disk is full. Make room or set HF_HOME to a folder on another disk.") from None
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        raise UserError(f"{address}: the cache cannot be written ({error}). Set HF_HOME to a folder of your own.") from None
-    if status is not None:
-        raise UserError(f"{address}: the hub answered {status}. Try again later.") from None
-    network = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
-    if network or isinstance(error, OSError | errors.LocalEntryNotFoundError):
-        raise UserError(
-            f"{address}: the hub cannot be reached at {_endpoint()} ({type(error).__name__}). Check the network and "
-            "HF_ENDPOINT, then run it again: what was downloaded so far is kept."
-        ) from None
-    raise error

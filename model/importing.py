@@ -19,10 +19,11 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import digest_of, read_json, sha256_file, write_json
+from common.hub import HUB, home
 from data.task_records import KINDS
 from model.encoder import Encoder, EncoderConfig
 from model.heads import POOLED, TASK, TaskModel, has_pooler
-from model.hub import HUB, cache_home, download, parse
+from model.hub import download, parse
 from model.huggingface import (
     DERIVED,
     FAMILIES,
@@ -322,7 +323,7 @@ def import_checkpoint(source: str, out: str | Path, name: str | None = None, for
 
 def folder_of_cache() -> Path:
     """Where converted checkpoints are kept: HF_HOME/encoders."""
-    return cache_home() / "encoders"
+    return home() / "encoders"
 
 
 def converted(source: str | Path) -> Path:

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import UserError
-from corpus.hub import _explain, choose, hub_files, parse
+from common.hub import explain
+from corpus.hub import SHAPE, choose, hub_files, parse
 from corpus.sources import ROOT, file_identity, find_sources, read_file, read_records
 
 pytest.importorskip("huggingface_hub")
@@ -229,7 +230,7 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_a_full_disk_is_named():
     with pytest.raises(UserError, match=r"disk is full\. Make room or set HF_HOME"):
-        _explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "hub://o/d")
+        explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "hub://o/d", "data set", SHAPE)
 
 
 def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
