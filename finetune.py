@@ -245,6 +245,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         "trainable_parameters": count_parameters(model, trainable=True),
         "energy_kwh": "not measured" if joules is None else joules / 3.6e6,
         "cost": "not measured" if price is None else price * hours,
+        "pretraining_hours": "not measured" if start.pretraining_hours is None else start.pretraining_hours,
         "device": device.type, "precision": str(dtype).removeprefix("torch."), "max_length": data.max_length,
         "pooler": pooler,
         "examples": {split: len(getattr(task, split)) for split in splits}, "skipped": len(task.skipped),

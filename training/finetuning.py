@@ -50,6 +50,7 @@ class Start:
     config: EncoderConfig
     tokenizer: Tokenizer
     identity: str  # digest of all that decides the weights
+    pretraining_hours: float | None = None  # device hours of the run that made the weights: 0 from scratch, None if not known
 
 
 @dataclass
@@ -133,7 +134,17 @@ def read_start(checkpoint: str | Path, name: str | None = None, scratch: bool = 
     weights, config, tokenizer, values = read_checkpoint(folder)
     name = name or f"{values.get('name') or Path(checkpoint).name}{'-scratch' if scratch else ''}"
     identity = digest_of([config.to_dict(), tokenizer.identity, None if scratch else read_json(folder / SUMS)[WEIGHTS]])
-    return Start(name.replace("/", "_"), str(checkpoint), None if scratch else weights, config, tokenizer, identity)
+    hours = 0.0 if scratch else _pretraining_hours(folder)
+    return Start(name.replace("/", "_"), str(checkpoint), None if scratch else weights, config, tokenizer, identity, hours)
+
+
+def _pretraining_hours(checkpoint: Path) -> float | None:
+    """Hours times ranks out of the summary.json that train.py left beside a checkpoint; None where there is none."""
+    try:
+        summary = read_json(checkpoint.parent / "summary.json")
+        return float(summary["hours"]) * int(summary["ranks"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
 
 
 def build_model(
