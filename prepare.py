@@ -24,7 +24,12 @@ def prepare(settings: dict[str, Any]) -> None:
 
     corpus = Path(settings["corpus_dir"])
     build_corpus(settings["corpus"], corpus)
-    tokenizer = train_tokenizer(settings["tokenizer"], corpus, settings["tokenizer_dir"], settings["seed_data"])
+    if settings["tokenizer"]["kind"] == "imported":
+        from training.starting import keep_tokenizer
+
+        tokenizer = keep_tokenizer(settings["start_from"], settings["tokenizer_dir"])
+    else:
+        tokenizer = train_tokenizer(settings["tokenizer"], corpus, settings["tokenizer_dir"], settings["seed_data"])
     write_shards(corpus, tokenizer, settings["shards_dir"])
 
 

@@ -33,10 +33,9 @@ from data.masking import Masking
 from data.mixture import source_rates
 from data.packing import SPECIALS
 from data.shards import open_shards
-from model.encoder import EncoderConfig, count_parameters
+from model.encoder import count_parameters
 from model.mlm import MaskedLM
 from model.store import write_checkpoint
-from model.tiling import start_from
 from prepare import prepare
 from tokenization.tokenizer import Tokenizer
 from training.checkpoints import load_state, newest_state, save_state
@@ -47,7 +46,9 @@ from training.optimizers import Average, build_optimizers, set_learning_rate, st
 from training.precision import choose_dtype
 from training.profiling import profiled
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
+from training.starting import shape_of, take_weights
 from training.tracking import Tracker, is_done, peak_memory, power_watts
+from training.watch import begin_watch, judge, keep_best, look
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # write a checkpoint and end with EXIT_REQUEUE
 
@@ -68,6 +69,9 @@ class State:
     in_a_row: int = 0
     by_source: list[int] = field(default_factory=list)  # tokens of text read from each source
     norms: list[float] = field(default_factory=list)  # gradient norms for the spike rule
+    above: dict[str, int] = field(default_factory=dict)  # evaluations in a row over the collapse watch's bound, by text
+    lowest: float | None = None  # held-out loss, at a step that broke no bound
+    lowest_step: int = 0
 
 
 @dataclass
@@ -165,13 +169,12 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
 
     # ---- model, optimizer, state ------------------------------------------------------------------------------------
     torch.manual_seed(settings["seed"])
-    shape = EncoderConfig.from_dict({"vocab_size": tokenizer.vocab_size, **settings["model"]})
-    if max(phase["max_length"] for phase in settings["phases"]) > shape.max_length:
-        raise UserError(f"phases: a max_length is above model.max_length={shape.max_length}.")
+    shape = shape_of(settings, tokenizer)
     raw = MaskedLM(shape, settings["last_block_on_masked"])
-    if settings["start_from"]:
-        start_from(raw, settings["start_from"], tokenizer)
+    take_weights(raw, settings, tokenizer, shards, quiet=not ranks.first)
     raw.to(ranks.device)
+    dtype = choose_dtype(settings["precision"], ranks.device)
+    watch = begin_watch(raw, settings, tokenizer, ranks, dtype)  # of the start, also when the run goes on from a checkpoint
     optimizers = build_optimizers(raw, settings["optimizer"])
     average = Average(raw, settings["ema"]) if settings["ema"] else None
     state = State(by_source=[0] * len(shards.sources))
@@ -179,7 +182,6 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     if resumed:
         state = State(**load_state(resumed, raw, optimizers, average, tokenizer))
     model = ranks.wrap(torch.compile(raw, dynamic=True) if settings["compile"] else raw)
-    dtype = choose_dtype(settings["precision"], ranks.device)
     cast = (lambda: torch.autocast(ranks.device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     heldout = read_heldout(settings["heldout_file"], tokenizer, shape.max_length, settings["evaluation"]["max_tokens"])
     peak = measured_peak(ranks.device, dtype) * ranks.world
@@ -214,8 +216,12 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         with swapped(raw, average.values if average else {}):
             scores = evaluate(raw, heldout, ranks, dtype)
             probes = {"probes": guesses(raw, tokenizer, sentences)} if sentences and ranks.first else {}
-        minutes = (base_seconds + time.time() - begun) / 60
-        tracker.log({"step": state.step, "tokens": state.tokens, "minutes": minutes, "heldout": scores, **probes})
+            seen = {"watch": look(watch, raw, ranks, dtype)} if watch else {}
+            minutes = (base_seconds + time.time() - begun) / 60
+            tracker.log({"step": state.step, "tokens": state.tokens, "minutes": minutes, "heldout": scores, **probes, **seen})
+            if watch:
+                extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
+                judge(watch, state, scores, run, keep_best(raw, tokenizer, extra, ranks))
         return scores
 
     def save() -> None:
@@ -331,7 +337,8 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
             extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
             write_checkpoint(run / "checkpoint", raw.state_dict(), shape, tokenizer, extra)
     state.seconds = base_seconds + time.time() - begun
-    tracker.close(summary(settings, state, raw, shards.sources, source_tokens, scores, ranks))
+    watched = {"watch": watch.last} if watch else {}
+    tracker.close(summary(settings, state, raw, shards.sources, source_tokens, scores, ranks) | watched)
     if ranks.first:
         print(f"training: {state.step} steps, {state.tokens:,} tokens in {state.seconds / 60:.1f} min; held-out loss "
               f"{scores['loss']:.3f}, {scores['bits_per_character']:.3f} bits per character; {run / 'checkpoint'}")  # fmt: skip

@@ -4,12 +4,15 @@ Every unit of the larger model is a copy of one of the smaller: rows and columns
 both have heads of one size), layer i is a copy of layer i x n / N. Norms, biases and embeddings are wrapped alike.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from common.errors import UserError
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
+from model.transplant import transplant
 from tokenization.tokenizer import Tokenizer
 
 STACKED = {"qkv": 3, "mlp_in": 2}  # matrices that hold several of equal height, one on top of the other
@@ -25,13 +28,30 @@ def tile(small: Tensor, shape: torch.Size, stacked: int = 1) -> Tensor:
     return torch.cat(parts)
 
 
-def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
-    """Fill `model` from the checkpoint of a model of the same shape or a smaller one of the same architecture."""
+def start_from(
+    model: MaskedLM, checkpoint: str, tokenizer: Tokenizer, method: str | None = None,
+    static: Callable[[], Tensor] | None = None, seed: int = 0,
+) -> str | None:  # fmt: skip
+    """Fill `model` from the checkpoint of a model of the same shape or a smaller one of the same architecture.
+
+    With `method` the checkpoint may have another tokenizer: its embeddings are carried over first (model/transplant.py,
+    whose other arguments these are) and what is to be said about that comes back. Positions that a longer model has more
+    are the shorter one's over again (arXiv 2004.05150 §5). Raises UserError for another architecture or tokenizer.
+    """
     small, own = load_masked_lm(checkpoint)
+    said = None
     if own.identity != tokenizer.identity:
-        raise UserError(
-            f"start_from={checkpoint}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Use one tokenizer."
+        if method is None:
+            raise UserError(
+                f"start_from={checkpoint}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Keep the "
+                "checkpoint's with tokenizer=imported, or carry its embeddings over with transplant=focus (or mean, random)."
+            )
+        words, bias, report = transplant(
+            small.encoder.words.weight.data, small.head.bias.data, own, tokenizer, method, static, seed
         )
+        small.encoder.words.weight = torch.nn.Parameter(words)
+        small.head.bias = torch.nn.Parameter(bias)
+        said = f"transplant={method}: {report}"
     if small.encoder.config.architecture != model.encoder.config.architecture:
         raise UserError(
             f"start_from={checkpoint}: is a {small.encoder.config.architecture} model, "
@@ -39,6 +59,11 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
         )
     source, target = small.state_dict(), model.state_dict()
     ours, theirs = model.encoder.config.layers, small.encoder.config.layers
+    offset = model.encoder.config.position_offset
+    if offset and offset == small.encoder.config.position_offset:  # the rows before the first position are not repeated
+        table, wanted = source["encoder.positions.weight"], len(target["encoder.positions.weight"])
+        again = tile(table[offset:], torch.Size((wanted - offset, table.shape[1])))
+        source["encoder.positions.weight"] = torch.cat((table[:offset], again))
     for name, value in target.items():
         words = name.split(".")
         if "blocks" in words:
@@ -48,3 +73,4 @@ def start_from(model: MaskedLM, checkpoint: str, tokenizer: Tokenizer) -> None:
             continue
         stacked = STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
         value.copy_(tile(source[".".join(words)], value.shape, stacked))
+    return said

@@ -1,0 +1,93 @@
+"""Where a pre-training run starts: its shape, its tokenizer and its weights, new or from another checkpoint.
+
+model=imported        the shape of the checkpoint at start_from; keys that are not null change it (max_length, global_theta)
+tokenizer=imported    the tokenizer of that checkpoint; prepare.py makes the shards with it
+transplant=focus      this run's own tokenizer, the checkpoint's embeddings carried over (model/transplant.py)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.files import digest_of, read_json, write_json
+from data.shards import Shards
+from model.encoder import EncoderConfig
+from model.mlm import MaskedLM
+from model.store import read_config, resolve_checkpoint, verify_checkpoint
+from model.tiling import start_from
+from model.transplant import static_embeddings
+from tokenization.tokenizer import Tokenizer
+
+MANIFEST = "training.json"  # beside every tokenizer: where it comes from
+
+
+def keep_tokenizer(checkpoint: str | None, out: str | Path) -> Tokenizer:
+    """Put the tokenizer of `checkpoint` into `out`, where shards and training look for theirs; reused where it is already.
+
+    Raises UserError without a checkpoint, or for one that cannot be read.
+    """
+    if not checkpoint:
+        raise UserError("tokenizer=imported: whose? Set start_from to a checkpoint, a Hugging Face folder or hub://owner/name.")
+    folder, out = resolve_checkpoint(checkpoint), Path(out)
+    verify_checkpoint(folder)
+    tokenizer = Tokenizer.load(folder)
+    manifest = {"digest": digest_of({"imported": tokenizer.identity}), "imported": str(checkpoint)}
+    if (out / MANIFEST).exists() and read_json(out / MANIFEST)["digest"] == manifest["digest"]:
+        print(f"tokenizer: reused {out}")
+        return Tokenizer.load(out)
+    for name in ("tokenizer.json", "tokenizer.model"):  # of one that was there before
+        (out / name).unlink(missing_ok=True)
+    tokenizer.save(out)
+    write_json(out / MANIFEST, manifest)
+    print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} pieces, that of {checkpoint}, written to {out}")
+    return Tokenizer.load(out)
+
+
+def shape_of(settings: dict[str, Any], tokenizer: Tokenizer) -> EncoderConfig:
+    """The encoder's shape: what conf/model says, or (model=imported) the checkpoint's, changed where a key is not null.
+
+    Raises UserError for a phase longer than the model, and for model=imported without a checkpoint.
+    """
+    given = {"vocab_size": tokenizer.vocab_size, **settings["model"]}
+    if given["architecture"] == "imported":
+        if not settings["start_from"]:
+            raise UserError("model=imported: whose? Set start_from to a checkpoint, a Hugging Face folder or hub://owner/name.")
+        folder = resolve_checkpoint(settings["start_from"])
+        verify_checkpoint(folder)
+        config, values = read_config(folder)
+        if config.architecture == "foreign":
+            raise UserError(
+                f"start_from={settings['start_from']}: is run by transformers' code, as a baseline; it can be fine-tuned, not "
+                "pre-trained. Take a BERT, RoBERTa, XLM-R or ModernBERT checkpoint."
+            )
+        changed = {key: value for key, value in given.items() if value is not None} | {"architecture": config.architecture}
+        # The matrix may have rows beyond the pieces, to round it up: they stay with the tokenizer that they came with.
+        size = config.vocab_size if values.get("tokenizer") == tokenizer.identity else tokenizer.vocab_size
+        given = config.to_dict() | changed | {"vocab_size": size}
+    shape = EncoderConfig.from_dict(given)
+    if (longest := max(phase["max_length"] for phase in settings["phases"])) > shape.max_length:
+        raise UserError(
+            f"phases: a max_length of {longest} is above model.max_length={shape.max_length}. Raise that (rotary positions "
+            "cost nothing; learned ones are repeated), or shorten the phase."
+        )
+    return shape
+
+
+def take_weights(model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer, shards: Shards, quiet: bool = False) -> None:
+    """Fill `model` from start_from, if that is set: kept, tiled or carried over into this run's vocabulary.
+
+    A function of the settings and the shards alone, so that a run that goes on finds the same start again.
+    """
+    if not settings["start_from"]:
+        return
+
+    def static() -> torch.Tensor:
+        documents = (shards.tokens[start : start + length] for start, length in shards.documents[["start", "length"]].tolist())
+        return static_embeddings((np.asarray(ids) for ids in documents), tokenizer.vocab_size)
+
+    said = start_from(model, settings["start_from"], tokenizer, settings["transplant"], static, settings["seed"])
+    if said and not quiet:
+        print(said)
