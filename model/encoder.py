@@ -92,9 +92,9 @@ class BertBlock(nn.Module):
             q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
         else:
             size = x.shape[1]
-            k, v = F.linear(x, self.qkv.weight[size:], self.qkv.bias[size:]).view(len(x), 2, self.heads, -1).unbind(1)
+            k, v = part(self.qkv, x, size, 3 * size).view(len(x), 2, self.heads, -1).unbind(1)
             x = x[kept]
-            q = F.linear(x, self.qkv.weight[:size], self.qkv.bias[:size]).view(len(x), self.heads, -1)
+            q = part(self.qkv, x, 0, size).view(len(x), self.heads, -1)
         attended = attend(q, k, v, layout, queries=queries).reshape(len(x), -1)
         x = self.attention_norm(x + self.dropout(self.attention_out(attended)))
         return self.mlp_norm(x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(x)))))
@@ -128,9 +128,9 @@ class ModernBlock(nn.Module):
             q = rotate(q, cos, sin)
         else:
             size = x.shape[1]
-            k, v = F.linear(normed, self.qkv.weight[size:]).view(len(x), 2, self.heads, -1).unbind(1)
+            k, v = part(self.qkv, normed, size, 3 * size).view(len(x), 2, self.heads, -1).unbind(1)
             x = x[kept]
-            q = F.linear(normed[kept], self.qkv.weight[:size]).view(len(x), self.heads, -1)
+            q = part(self.qkv, normed[kept], 0, size).view(len(x), self.heads, -1)
             q = rotate(q, cos[kept], sin[kept])
         attended = attend(q, rotate(k, cos, sin), v, layout, self.window, queries).reshape(len(x), -1)
         x = x + self.dropout(self.attention_out(attended))
@@ -139,6 +139,13 @@ class ModernBlock(nn.Module):
 
 
 BLOCKS = {"bert": BertBlock, "modern": ModernBlock}
+
+
+def part(linear: nn.Linear, x: Tensor, first: int, last: int) -> Tensor:
+    """Outputs `first` to `last` of a linear layer alone; a layer with adapters (model/adapters.py) adds its own."""
+    if hasattr(linear, "part"):
+        return linear.part(x, first, last)
+    return F.linear(x, linear.weight[first:last], None if linear.bias is None else linear.bias[first:last])
 
 
 def rotary_table(position: Tensor, theta: float, size: int) -> tuple[Tensor, Tensor]:

@@ -56,11 +56,18 @@ class TaskModel(nn.Module):
         if (encoder.pooler is not None) != has_pooler(kind, pooling):
             raise ValueError(f"{kind}: build the encoder with pooler={has_pooler(kind, pooling)}")
         self.kind = kind
+        self.probe = False  # the encoder is frozen as it was: no dropout in it either (model/adapters.py)
         self.pooling = pooling if kind in POOLED else None
         self.encoder = encoder
         self.dropout = nn.Dropout(encoder.config.dropout)
         self.head = nn.Linear(encoder.config.hidden_size, {"choice": 1, "qa": 2}.get(kind, n_labels))
         initialise(self.head, encoder.config)
+
+    def train(self, mode: bool = True) -> "TaskModel":
+        """As Module.train; a probed encoder stays in eval mode."""
+        super().train(mode)
+        self.encoder.train(mode and not self.probe)
+        return self
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """Raw scores in fp32: [rows, labels]; [rows] for choice; [words, tags]; [T, 2] start and end for qa."""

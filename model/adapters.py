@@ -1,0 +1,310 @@
+"""Which weights a fine-tuning run trains: all, low-rank adapters (LoRA), the upper blocks, or the head alone.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685) leaves a matrix W as it is and learns alpha / rank x B A beside it, A [rank, in] and
+B [out, rank] with B = 0 at first. Here on any linear layer of any encoder, by its name; query, key and value of our fused
+matrix are rows of it and can be adapted each on its own. Head and pooler are trained in full, are saved with the adapter and
+are counted with it. `merged` gives a plain checkpoint with the same outputs, that every other command takes.
+
+    python -m model.adapters ADAPTER --out CHECKPOINT [--base CHECKPOINT]     an adapter's folder to a plain checkpoint
+"""
+
+import argparse
+import math
+import re
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import read_json, sha256_file, write_json
+from common.launch import EXIT_USER_ERROR
+from model.encoder import Encoder
+from model.foreign import build_encoder
+from model.heads import TASK, TaskModel, has_pooler, load_task_model
+from model.modern_head import add_modern_head
+from model.store import SUMS, WEIGHTS, read_checkpoint, resolve_checkpoint, verify_checkpoint, write_checkpoint
+from tokenization.tokenizer import Tokenizer
+
+ADAPTER, VALUES = "adapter.json", "adapter.safetensors"  # of an adapter's folder
+WHOLE = "all"  # the adapter of a layer's whole output
+FUSED = ("query", "key", "value")  # what the rows of our qkv matrix are, in this order
+# The same three by the names that transformers' encoders give them.
+SAME = {"query": ("query_proj", "q_proj", "q_lin", "q"), "key": ("key_proj", "k_proj", "k_lin", "k"),
+        "value": ("value_proj", "v_proj", "v_lin", "v")}  # fmt: skip
+EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm", "encoder.model.embeddings")
+# The number of a block in a parameter's name: ours, and those of transformers' encoders (encoder.model.encoder.layer.3.).
+BLOCK = re.compile(r"encoder\.(?:model\.)?(?:[a-z_]+\.)*?(?:blocks|layers?|block)\.(\d+)\.")
+
+
+class LowRank(nn.Module):
+    """The two thin matrices of one adapter: x [n, in] to (x A^T) B^T [n, out]; zero at first."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, inputs))
+        self.b = nn.Parameter(torch.zeros(outputs, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as the authors' code and peft
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, in] to [n, out]."""
+        return F.linear(F.linear(x, self.a), self.b)
+
+
+class AdaptedLinear(nn.Linear):
+    """A linear layer whose own weights are frozen, with adapters on all of its outputs or on ranges of them.
+
+    It takes over the layer's weight and bias under their names; the adapters' are lora.<name>.a and lora.<name>.b.
+    """
+
+    def __init__(self, base: nn.Linear, ranges: dict[str, tuple[int, int]], rank: int, alpha: float, dropout: float) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would draw weights that are not wanted
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.ranges, self.scale = ranges, alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.lora = nn.ModuleDict(
+            {name: LowRank(base.in_features, last - first, rank) for name, (first, last) in ranges.items()}
+        ).to(base.weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        return self.part(x, 0, self.out_features)
+
+    def part(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Outputs `first` to `last`; an adapter lies in them whole or not at all."""
+        out = F.linear(x, self.weight[first:last], None if self.bias is None else self.bias[first:last])
+        for name, (begin, end) in self.ranges.items():
+            if first <= begin and end <= last:
+                added = self.scale * self.lora[name](self.dropout(x))
+                before, after = begin - first, last - end
+                out = out + (F.pad(added, (before, after)) if before or after else added).to(out.dtype)
+            elif begin < last and first < end:
+                raise ValueError(f"outputs {first} to {last} cut through the adapter on {begin} to {end}")
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> Tensor:
+        """The weight [out, in] of a plain layer with the same outputs."""
+        weight = self.weight.detach().clone()
+        for name, (begin, end) in self.ranges.items():
+            weight[begin:end] += self.scale * (self.lora[name].b @ self.lora[name].a)
+        return weight
+
+
+def linear_layers(encoder: nn.Module) -> dict[str, tuple[str, str]]:
+    """What can be adapted: name -> (layer, range), with "blocks.0.qkv.query" and its like beside "blocks.0.qkv"."""
+    found = {}
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Linear) and name != "pooler":
+            found[name] = (name, WHOLE)
+            if isinstance(encoder, Encoder) and name.endswith(".qkv"):
+                found |= {f"{name}.{kind}": (name, kind) for kind in FUSED}
+    return found
+
+
+def is_meant(name: str, pattern: str) -> bool:
+    """Whether a name fits: *, ? and [...] as in file names over the whole of it, else by its last words (SAME ones too)."""
+    if any(sign in pattern for sign in "*?["):
+        return fnmatchcase(name, pattern)
+    return any(f".{name}".endswith(f".{word}") for word in (pattern, *SAME.get(pattern, ())))
+
+
+def add_adapters(encoder: nn.Module, rank: int, alpha: float, dropout: float, targets: list[str]) -> list[str]:
+    """Put adapters on the layers that `targets` name and freeze all other weights; returns the names adapted.
+
+    UserError for a target that is in no layer's name, and for a rank above a layer's own.
+    """
+    known = linear_layers(encoder)
+    wanted: dict[str, dict[str, bool]] = {}
+    for pattern in targets:
+        fitting = [known[name] for name in known if is_meant(name, pattern)]
+        if not fitting:
+            kinds = sorted({re.sub(r"\.\d+\.", ".*.", f".{name}").lstrip(".") for name in known})
+            raise UserError(f"recipe.lora.targets: no linear layer is named {pattern!r}. There are: {', '.join(kinds)}.")
+        for layer, kind in fitting:
+            wanted.setdefault(layer, {})[kind] = True
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(False)
+    adapted = []
+    for layer, kinds in wanted.items():
+        base = encoder.get_submodule(layer)
+        height = base.out_features // len(FUSED)
+        ranges = {kind: (n * height, (n + 1) * height) for n, kind in enumerate(FUSED) if kind in kinds}
+        if WHOLE in kinds:  # of the whole matrix: parts of it named beside it are in it
+            ranges = {WHOLE: (0, base.out_features)}
+        if rank > min(base.in_features, *(last - first for first, last in ranges.values())):
+            raise UserError(
+                f"recipe.lora.rank={rank}: {layer} is {base.out_features} x {base.in_features}; a rank above its "
+                "own saves nothing. Set a smaller one."
+            )
+        parent, _, own = layer.rpartition(".")
+        setattr(encoder.get_submodule(parent), own, AdaptedLinear(base, ranges, rank, alpha, dropout))
+        adapted += [layer if kind == WHOLE else f"{layer}.{kind}" for kind in ranges]
+    return adapted
+
+
+def depth_of(name: str, layers: int) -> int:
+    """Where a task model's parameter stands: 0 in the embeddings, i + 1 in block i, layers + 1 in what comes after."""
+    if (block := BLOCK.match(name)) is not None:
+        return int(block[1]) + 1
+    return 0 if name.startswith(EMBEDDINGS) else layers + 1
+
+
+def freeze_layers(model: TaskModel, count: int) -> None:
+    """Freeze the embeddings and the first `count` blocks. UserError where there are fewer, or where blocks have no number."""
+    layers = model.encoder.config.layers
+    depths = {name: depth_of(name, layers) for name, _ in model.named_parameters()}
+    if not 0 <= count <= layers:
+        raise UserError(f"recipe.freeze_layers={count}: the encoder has {layers} layers.")
+    if not set(range(layers + 1)) <= set(depths.values()):
+        raise UserError(f"recipe.freeze_layers={count}: the blocks of this architecture share their weights; set null.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(depths[name] > count)
+
+
+def choose_trained(model: TaskModel, recipe: dict[str, Any], pretrained_pooler: bool) -> str:
+    """Freeze what the recipe does not train; returns what is trained in words, for summary.json.
+
+    recipe: adapter and lora, freeze_layers, probe (the encoder frozen, without dropout too, and a linear head; a pooler
+    only where the checkpoint has one, and frozen). Head and pooler are trained in full beside adapters and frozen layers.
+    UserError for what cannot go together.
+    """
+    if recipe["adapter"]:
+        lora = recipe["lora"]
+        pooler = list(model.encoder.pooler.parameters()) if model.encoder.pooler is not None else []
+        count = len(add_adapters(model.encoder, lora["rank"], lora["alpha"], lora["dropout"], lora["targets"]))
+        for parameter in pooler:
+            parameter.requires_grad_(True)
+        return f"LoRA of rank {lora['rank']} on {count} matrices ({', '.join(lora['targets'])}), and the head"
+    if recipe["probe"]:
+        if model.encoder.pooler is not None and not pretrained_pooler:
+            raise UserError(
+                "recipe.probe=true: the checkpoint has no pooler, and a new one that stays as drawn is no probe. Set "
+                "recipe.pooling=mean or cls."
+            )
+        model.probe = True
+        for parameter in model.encoder.parameters():
+            parameter.requires_grad_(False)
+        return "the linear head alone"
+    if recipe["freeze_layers"] is not None:
+        freeze_layers(model, recipe["freeze_layers"])
+        return f"all but the embeddings and the first {recipe['freeze_layers']} blocks"
+    return "all weights"
+
+
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Copies on the host of what training may have changed."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def merged(model: nn.Module) -> dict[str, Tensor]:
+    """Copies on the host of all weights of the plain model with the same outputs: adapters are added to their matrices."""
+    weights = {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items() if ".lora." not in name}
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptedLinear):
+            weights[f"{name}.weight"] = module.merged().cpu()
+    return weights
+
+
+# ---------------------------------------------------------------- an adapter's folder
+
+
+def write_adapter(folder: Path, model: TaskModel, lora: dict[str, Any], base: str, task: dict[str, Any]) -> None:
+    """adapter.safetensors (adapters, head, pooler) and adapter.json: how they were made, on which checkpoint, for what task."""
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(trained_weights(model), folder / VALUES)
+    sums = read_json(resolve_checkpoint(base) / SUMS)
+    origin = {"path": str(Path(base).absolute()) if "://" not in base else base, "weights": sums[WEIGHTS]}
+    write_json(folder / ADAPTER, {"lora": lora, "base": origin, "task": task, "sha256": sha256_file(folder / VALUES)})
+
+
+def find_adapter(path: str | Path) -> Path | None:
+    """The adapter's folder that `path` means, itself or `path`/adapter beside no checkpoint; None where there is none."""
+    path = Path(path)
+    if (path / ADAPTER).exists():
+        return path
+    whole = (path / "checkpoint" / WEIGHTS).exists() or (path / WEIGHTS).exists()
+    return path / "adapter" if not whole and (path / "adapter" / ADAPTER).exists() else None
+
+
+def load_adapted(folder: str | Path, base: str | Path | None = None) -> tuple[TaskModel, Tokenizer, dict[str, Any]]:
+    """The task model of an adapter on its checkpoint, in eval mode, its tokenizer and its task.
+
+    `base` takes the place of the checkpoint's path where that has moved. Raises UserError for a damaged adapter, a missing
+    base, and a base with other weights than the adapter was trained on.
+    """
+    folder = Path(folder)
+    info = read_json(folder / ADAPTER)
+    if not (folder / VALUES).exists() or sha256_file(folder / VALUES) != info["sha256"]:
+        raise UserError(f"{folder / VALUES}: missing or damaged (checksum differs). Restore it or train the adapter again.")
+    place = base or info["base"]["path"]
+    if "://" not in str(place) and not Path(place).exists():
+        raise UserError(f"{folder}: its checkpoint {place} is not there. Say where it is now: --base CHECKPOINT.")
+    place = resolve_checkpoint(place)
+    verify_checkpoint(place)
+    if read_json(place / SUMS).get(WEIGHTS) != info["base"]["weights"]:
+        raise UserError(f"{folder}: was trained on other weights than those of {place}. Give those: --base CHECKPOINT.")
+    weights, config, tokenizer, _ = read_checkpoint(place)
+    try:
+        values = safetensors.torch.load_file(folder / VALUES)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{folder / VALUES}: cannot be read ({error}). Restore it or train the adapter again.") from None
+    task, lora = info["task"], info["lora"]
+    pooling = task.get("pooling") or "pooler"
+    encoder = build_encoder(config, has_pooler(task["kind"], pooling))
+    model = TaskModel(encoder, task["kind"], len(task["labels"] or []), pooling)
+    if "head.dense.weight" in values:
+        add_modern_head(model)
+    own = model.state_dict()
+    kept = {name: value for name, value in weights.items() if name.startswith("encoder.") and name in own}
+    model.load_state_dict(kept, strict=False)
+    choose_trained(model, {"adapter": "lora", "lora": lora}, False)
+    trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
+    lacking = [n for n in own if n not in kept and n not in trained]
+    if lacking or trained != {name: value.shape for name, value in values.items()}:
+        odd = sorted(set(trained) ^ set(values)) or lacking or sorted(trained)
+        raise UserError(f"{folder}: the adapter does not fit {place} ({', '.join(odd[:3])}). Train it anew on this one.")
+    model.load_state_dict(values, strict=False)
+    return model.eval(), tokenizer, task
+
+
+def load_any(path: str | Path, base: str | Path | None = None) -> tuple[TaskModel, Tokenizer, dict[str, Any]]:
+    """A fine-tuned checkpoint or an adapter's folder, as load_task_model."""
+    adapter = find_adapter(path)
+    return load_adapted(adapter, base) if adapter is not None else load_task_model(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m model.adapters", description="Merge an adapter into its checkpoint.")
+    parser.add_argument("adapter", help="the folder adapter/ that finetune.py wrote beside the predictions")
+    parser.add_argument("--out", required=True, help="folder of the plain checkpoint")
+    parser.add_argument("--base", help="checkpoint it was trained on, where that has moved")
+    options = parser.parse_args(arguments)
+    try:
+        folder = find_adapter(options.adapter)
+        if folder is None:
+            raise UserError(
+                f"{options.adapter}: no {ADAPTER} there. Give the adapter/ folder of a run that had recipe.adapter."
+            )
+        if Path(options.out).exists():
+            raise UserError(f"{options.out}: exists already. Give --out a new name, or remove it.")
+        model, tokenizer, task = load_adapted(folder, options.base)
+        extra = {"name": Path(options.out).name, "adapter": str(folder)}
+        write_checkpoint(options.out, merged(model), model.encoder.config, tokenizer, extra, {TASK: task})
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    print(f"{options.out}: {folder} merged into its checkpoint")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
