@@ -17,7 +17,7 @@ body { margin: 0 auto; padding: 2.5rem 1.5rem 5rem; max-width: 76rem; background
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .4rem; } h3 { font-size: 1.02rem; margin: 1.6rem 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .6rem; padding-top: .8rem; border-top: 1px solid var(--line); }
 p { max-width: 50rem; margin: .4rem 0 .8rem; } .quiet { color: var(--muted); font-size: .88rem; }
-nav { margin: .8rem 0 0; font-size: .9rem; } nav a { margin-right: 1.1rem; } a { color: var(--accent); }
+nav { margin: .8rem 0 0; font-size: .9rem; } nav a { margin-right: 1.1rem; display: inline-block; } a { color: var(--accent); }
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .34rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -42,7 +42,28 @@ MEANING = {
     "line_duplicate": "nothing but lines that other documents of the source have", "task_item": "holds an item of a task file",
     "language": "not Azerbaijani by the detector", "too_short": "fewer characters than corpus.min_characters",
     "no_letters": "no letter of any script", "empty_after_cleaning": "nothing left after cleaning",
+    "mojibake": "text decoded with the wrong table: É™ for ə", "entity": "HTML entities such as &amp;", "tag": "HTML tags",
+    "wiki": "wiki markup", "split_word": "spaces inside words, as of a PDF: v ə", "broken_word": "words cut at a line end",
+    "glued_word": "words run together, cut where both are known", "line_end": "line ends other than one \\n",
+    "dropped": "controls, soft hyphens, zero-width characters", "nfc": "letters and marks composed (Unicode NFC)",
+    "dot_above": "i and a combining dot, left by lower-casing İ", "schwa": "ǝ and its capital, to ə",
+    "cedilla": "ș and ț with a comma, to ş and ţ", "apostrophe": "other apostrophes, to '", "quote": "quotation marks, to \"",
+    "dash": "other dashes", "lookalike": "Cyrillic letters inside Latin words", "space": "odd, doubled and trailing spaces",
+    "cyrillic_to_latin": "documents in Cyrillic, converted",
 }  # fmt: skip
+LANGUAGES = {
+    "az": "Azerbaijani", "azb": "Azerbaijani in Arabic script", "tr": "Turkish", "tk": "Turkmen", "uz": "Uzbek",
+    "crh": "Crimean Tatar", "gag": "Gagauz", "en": "English", "ru": "Russian", "kk": "Kazakh", "ky": "Kyrgyz", "tt": "Tatar",
+    "ba": "Bashkir", "fa": "Persian", "ug": "Uyghur", "hy": "Armenian", "ka": "Georgian", "other": "any other language",
+}  # fmt: skip
+
+
+def meaning(name: str) -> str:
+    """What a reason, a rule or a language code says; "" where the name is plain. A rule of quality says its bound."""
+    if name.startswith("quality_"):
+        side, _, signal = name.removeprefix("quality_").partition("_")
+        return f"{signal} {'above' if side == 'max' else 'below'} its bound (corpus.quality)"
+    return MEANING.get(name) or LANGUAGES.get(name, "")
 
 
 def html_page(report: dict[str, Any], samples: dict[str, list[dict[str, list[dict[str, Any]]]]]) -> str:
@@ -91,7 +112,8 @@ def _counts(title: str, what: str, counts: dict[str, int], whole: int = 0) -> st
     if not counts:
         return ""
     rows = [(what, "count", *(["share"] if whole else []))]
-    rows += [(name, f"{n:,}", *([f"{100 * n / whole:.2f} %"] if whole else [])) for name, n in counts.items()]
+    named = LANGUAGES if what == "language" else {}
+    rows += [(named.get(name, name), f"{n:,}", *([f"{100 * n / whole:.2f} %"] if whole else [])) for name, n in counts.items()]
     return f"<div><h3>{escape(title)}</h3>{_table(rows)}</div>"
 
 
@@ -159,21 +181,22 @@ def _shares(report: dict[str, Any], kind: str) -> str:
         pieces.append(("other", sum(entry[kind].get(name, 0) for name in rest) / whole, SERIES[-1]))
         rows.append((source, pieces))
     key = [*colours.items(), *([("other", SERIES[-1])] if rest else [])]
-    return _key([(name, colour) for name, colour in key]) + bars(rows)
+    named = LANGUAGES if kind == "languages" else {}
+    return _key([(named.get(name, name), colour) for name, colour in key]) + bars(rows)
 
 
 def _effects(report: dict[str, Any]) -> str:
     total = report["total"]
     removed = [("reason", "documents", "share of all", "what it says")]
     for name, count in total["removed"].items():
-        removed.append((name, f"{count:,}", f"{100 * count / max(1, total['in']):.2f} %", MEANING.get(name, "")))
-    rules = [("rule", "changes", "documents", "share of documents")]
+        removed.append((name, f"{count:,}", f"{100 * count / max(1, total['in']):.2f} %", meaning(name)))
+    rules = [("rule", "changes", "documents", "share of documents", "what it mends")]
     read = max(1, total["in"] - sum(total["rejected"].values()))
     for name, count in total["rules"].items():
         documents = total["rule_documents"].get(name, 0)
-        rules.append((name, f"{count:,}", f"{documents:,}", f"{100 * documents / read:.1f} %"))
+        rules.append((name, f"{count:,}", f"{documents:,}", f"{100 * documents / read:.1f} %", meaning(name)))
     parts = ["<h3>Filters</h3>" + (_table(removed, text=(3,)) if len(removed) > 1 else "<p>Nothing was removed.</p>")]
-    parts.append("<h3>Rules of the cleaner</h3>" + (_table(rules) if len(rules) > 1 else "<p>No rule acted.</p>"))
+    parts.append("<h3>Rules of the cleaner</h3>" + (_table(rules, text=(4,)) if len(rules) > 1 else "<p>No rule acted.</p>"))
     parts.append('<div class="side">')
     parts.append(_counts("Rejected records", "reason", total["rejected"], total["in"]))
     parts.append(_counts("Personal data replaced", "kind", total["personal_data"]))
@@ -212,9 +235,10 @@ def _source(entry: dict[str, Any], samples: list[dict[str, list[dict[str, Any]]]
     if changes or removals:
         parts.append("<h3>Examples</h3>")
     for name, examples in changes.items():
-        rows = [("where", "before", "after")] + [(e["place"], e.get("before", ""), e["after"]) for e in examples]
-        hidden = "" if "before" in examples[0] else " (only what stands there now is shown)"
-        parts.append(_details(f"rule {name}{hidden}: {len(examples)} of its changes", _table(rows, text=(0, 1, 2))))
+        sides = ["before", "after"] if "before" in examples[0] else ["after"]  # what was personal is not shown
+        rows = [("where", *sides)] + [(e["place"], *(e[side] for side in sides)) for e in examples]
+        what = f" ({meaning(name)})" if meaning(name) else ""
+        parts.append(_details(f"rule {name}{what}: {len(examples)} of its changes", _table(rows, text=(0, 1, 2))))
     for name, examples in removals.items():
         rows = [("where", "text", "copy of, item or language")] + [(e["place"], e["text"], e["note"]) for e in examples]
         count = f"{len(examples)} of {entry['removed'][name]:,} removed documents"

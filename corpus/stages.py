@@ -219,7 +219,7 @@ class Stages:
             entry |= {"epochs": round(float(rate), 4), "share": round(float(share), 4)}
         return {
             "sources": entries, "total": total, "settings": essence(self.settings), "mixture": mixture,
-            "tasks": [Path(task[0]).name for task in self.tasks], "ignored_files": ignored,
+            "tasks": ["/".join(Path(task[0]).parts[-2:]) for task in self.tasks], "ignored_files": ignored,
         }  # fmt: skip
 
     def _put_together(
