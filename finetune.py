@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_jsonl
+from common.files import put_in_place, write_jsonl
 from common.launch import launch
 from data.features import TaskBatch, collate, steps_of_epoch
 from data.loader import DROPOUT, ahead
@@ -254,12 +254,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         "checkpoint": start.path, "scratch": start.weights is None, "digest": digest,
     }  # fmt: skip
     tracker.close(summary)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    beside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    put_in_place(beside, folder)
     return {**summary, "folder": str(folder)}
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,13 +14,30 @@ from typing import IO, Any
 from common.errors import UserError
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename is durable only once the folder that holds the name is on disk too."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Force a file to disk, or a folder: a rename is durable only once the folder that holds the name is on disk too."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file below `folder`, and the folder itself, to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def put_in_place(finished: Path, folder: Path) -> None:
+    """Rename the folder `finished` to `folder`; what stood there goes only once its successor is ready."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    finished.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -43,7 +61,7 @@ def open_whole(path: str | Path) -> Iterator[IO[bytes]]:
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(beside, path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     finally:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()

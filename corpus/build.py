@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import digest_of, read_json, read_jsonl, sha256_file
+from common.files import digest_of, read_json, read_jsonl, sha256_file, sync
 from corpus.annotate import REJECTED
 from corpus.engine import Engine, check_engine
 from corpus.mixture import source_rates
@@ -23,7 +23,7 @@ from corpus.quality import find_preset
 from corpus.report import table
 from corpus.sources import Source, file_identity, find_sources
 from corpus.stages import CARD, PAGE, REPORT, Stages, essence, size_of
-from corpus.units import MANIFEST, code_digest, is_done, seal, sweep, sweep_parts, sync_folder
+from corpus.units import MANIFEST, code_digest, is_done, seal, sweep, sweep_parts
 from corpus.write import HELDOUT, REMOVED
 
 # Every setting with its default; conf/corpus/*.yaml explains them. A key that is not here is an error.
@@ -93,7 +93,7 @@ def build_corpus(settings: dict[str, Any], out: str | Path) -> dict[str, Any]:
             if out.exists():
                 out.rename(old)
             result.rename(out)
-            sync_folder(out.parent)
+            sync(out.parent)
         except OSError as error:
             raise UserError(
                 f"{error.filename or out}: cannot be written ({error.strerror or error}). An earlier corpus is untouched, "

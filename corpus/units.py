@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import digest_of, read_json, sha256_file, write_json
+from common.files import digest_of, read_json, sha256_file, sync, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
@@ -105,7 +105,7 @@ def make_unit(folder: Path, digest: str, make: Callable[[Path], dict[str, Any]])
         except OSError:
             if not is_done(folder):
                 raise
-        sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return summary
@@ -121,15 +121,6 @@ def seal(folder: Path, content: dict[str, Any]) -> None:
         "files": {name: sha256_file(folder / name) for name in names},
         "sizes": {name: (folder / name).stat().st_size for name in names},
     })  # fmt: skip
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is durable only once the folder that holds the name is on disk too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sweep(work: Path, wanted: Iterable[Path]) -> None:

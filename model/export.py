@@ -14,11 +14,11 @@ import yaml
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import read_json, write_json, write_text
+from common.files import read_json, sync_tree, write_json, write_text
 from model.encoder import EncoderConfig
 from model.heads import POOLED, TASK
 from model.huggingface import SUFFIXES, config_to_transformers, to_transformers
-from model.store import CONFIG, WEIGHTS, read_checkpoint, resolve_checkpoint, sync_tree
+from model.store import CONFIG, WEIGHTS, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import SETTINGS_FILE, Tokenizer
 
 CARD_KEYS = {"title": str, "license": str, "language": (str, list), "tags": list, "datasets": list, "data": str, "limits": str}

@@ -1,7 +1,6 @@
 """A checkpoint: a folder with model.safetensors, config.json and the tokenizer, that every later command takes."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,13 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.files import read_json, sha256_file, write_json
+from common.files import put_in_place, read_json, sha256_file, sync_tree, write_json
 from model.encoder import Encoder, EncoderConfig
 from model.foreign import ForeignEncoder, build_encoder, config_of
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "checksums.json"
-
-
-def sync_tree(folder: Path) -> None:
-    """Force every file below `folder`, and the folder itself, to disk."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def write_checkpoint(folder: str | Path, weights: dict[str, torch.Tensor], config: EncoderConfig, tokenizer: Tokenizer,
@@ -53,12 +42,7 @@ def write_checkpoint(folder: str | Path, weights: dict[str, torch.Tensor], confi
                 write_json(beside / name, value)
         write_json(beside / SUMS, {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
         sync_tree(beside)
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
