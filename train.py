@@ -33,6 +33,7 @@ from data.masking import Masking
 from data.mixture import source_rates
 from data.packing import SPECIALS
 from data.shards import open_shards
+from model.distillation import log_parts
 from model.encoder import count_parameters
 from model.mlm import MaskedLM
 from model.store import write_checkpoint
@@ -40,14 +41,15 @@ from prepare import prepare
 from tokenization.tokenizer import Tokenizer
 from training.checkpoints import load_state, newest_state, save_state
 from training.distributed import Ranks, start, without_sync
-from training.flops import measured_peak, step_flops
+from training.flops import measured_peak, step_flops, teacher_flops
 from training.heldout import evaluate, guesses, read_heldout
 from training.optimizers import Average, build_optimizers, set_learning_rate, step_unless
 from training.precision import choose_dtype
 from training.profiling import profiled
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
 from training.starting import shape_of, take_weights
-from training.tracking import Tracker, is_done, peak_memory, power_watts
+from training.teachers import behind, check_distill, ledger, masked_lm, measured
+from training.tracking import Tracker, is_done, peak_memory, power_watts, reset_peak_memory
 from training.watch import begin_watch, judge, keep_best, look
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # write a checkpoint and end with EXIT_REQUEUE
@@ -63,6 +65,8 @@ class State:
     max_length: int = 0  # tokens of the longest piece in that epoch
     tokens: int = 0  # read so far, special ones included, over all ranks
     masked: int = 0
+    flops: float = 0.0  # of all steps, a teacher's included
+    teacher_flops: float = 0.0
     seconds: float = 0.0  # of training, over all parts of an interrupted run
     joules: float | None = None
     skipped: int = 0  # steps not taken: loss or gradient not finite, or a spike
@@ -137,12 +141,14 @@ def train(config: DictConfig) -> int:
         raise UserError(f"resume={settings['resume']}: choose auto (go on where a killed run stopped) or never.")
     budget_of(settings, 1.0)  # a wrong value is said before anything is prepared
     learning_rate_factor(settings["schedule"], 1.0)
+    check_distill(settings["distill"])
     if is_done(run, settings):
         print(f"training: done already, reused {run}")
         return 0
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     ranks = start(settings["device"])
+    reset_peak_memory(ranks.device)
     try:
         return _train(settings, run, ranks)
     finally:  # a sweep runs one job after another in this process
@@ -170,7 +176,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     # ---- model, optimizer, state ------------------------------------------------------------------------------------
     torch.manual_seed(settings["seed"])
     shape = shape_of(settings, tokenizer)
-    raw = MaskedLM(shape, settings["last_block_on_masked"])
+    raw = masked_lm(settings, shape, tokenizer, ranks.device)
     take_weights(raw, settings, tokenizer, shards, quiet=not ranks.first)
     raw.to(ranks.device)
     dtype = choose_dtype(settings["precision"], ranks.device)
@@ -251,7 +257,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
             "lr_factor": learning_rate_factor(settings["schedule"], last.progress), "mask_rate": last.mask_rate,
             "max_length": last.max_length, "tokens_per_second": rate, "mfu": mfu, "skipped": state.skipped,
         }  # fmt: skip
-        tracker.log(line)
+        tracker.log(line | log_parts(raw, ranks))
         if (watts := power_watts() if ranks.first else None) is not None:
             state.joules = (state.joules or 0.0) + watts * (now - mark)
         loss_part = line["loss"] or loss_part
@@ -302,10 +308,10 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         sums = ranks.host_sum(*np.sum([batch.lengths_by_source for batch in batches], axis=0).tolist())
         state.by_source = [before + int(now) for before, now in zip(state.by_source, sums, strict=True)]
         state.masked += int(masked)
-        flops += (
-            sum(step_flops(raw, batch.layout.lengths[: len(batch.documents)], len(batch.targets)) for batch in batches)
-            * ranks.world
-        )
+        counts = [(batch.layout.lengths[: len(batch.documents)], len(batch.targets)) for batch in batches]
+        ours, theirs = (ranks.world * sum(f(raw, *count) for count in counts) for f in (step_flops, teacher_flops))
+        flops += ours + theirs
+        state.flops, state.teacher_flops = state.flops + ours + theirs, state.teacher_flops + theirs
 
         state.seconds = base_seconds + time.time() - begun
         saving = stopping or (settings["checkpoint_every"] and state.step % settings["checkpoint_every"] == 0)
@@ -335,7 +341,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     if ranks.first:
         with swapped(raw, average.values if average else {}):
             extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
-            write_checkpoint(run / "checkpoint", raw.state_dict(), shape, tokenizer, extra)
+            write_checkpoint(run / "checkpoint", raw.weights(), shape, tokenizer, extra)
     state.seconds = base_seconds + time.time() - begun
     watched = {"watch": watch.last} if watch else {}
     tracker.close(summary(settings, state, raw, shards.sources, source_tokens, scores, ranks) | watched)
@@ -379,15 +385,17 @@ def summary(settings: dict[str, Any], state: State, model: MaskedLM, sources: li
     """summary.json: what the run cost and reached."""
     hours = state.seconds / 3600
     price = settings["price_per_hour"]
+    teacher, before = settings["distill"]["teacher"], behind(settings["start_from"], settings["distill"]["teacher"])
+    taught = {"teacher": teacher, "hours": measured(ledger(teacher)), "flops": state.teacher_flops} if teacher else None
     epochs = {s: n / max(1, t) for s, n, t in zip(sources, state.by_source, source_tokens.tolist(), strict=True)}
     return {
         "status": "done", "name": settings["name"], "seed": settings["seed"], "steps": state.step, "tokens": state.tokens,
-        "masked": state.masked, "epochs": epochs,
-        "parameters": count_parameters(model), "hours": hours, "ranks": ranks.world, "device": ranks.device.type,
+        "masked": state.masked, "epochs": epochs, "parameters": sum(value.numel() for value in model.weights().values()),
+        "hours": hours, "ranks": ranks.world, "device": ranks.device.type,
         "tokens_per_second": state.tokens / max(state.seconds, 1e-9), "peak_memory_bytes": peak_memory(ranks.device),
         "energy_kwh": "not measured" if state.joules is None else state.joules / 3.6e6,
         "cost": "not measured" if price is None else price * hours * ranks.world,
-        "skipped_steps": state.skipped, "heldout": scores,
+        "skipped_steps": state.skipped, "heldout": scores, "flops": state.flops, "distillation": taught, "ledger": before,
     }  # fmt: skip
 
 

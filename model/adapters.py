@@ -291,9 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         folder = find_adapter(options.adapter)
         if folder is None:
-            raise UserError(
-                f"{options.adapter}: no {ADAPTER} there. Give the adapter/ folder of a run that had recipe.adapter."
-            )
+            raise UserError(f"{options.adapter}: no {ADAPTER} there. Give the adapter/ folder of such a run.")
         if Path(options.out).exists():
             raise UserError(f"{options.out}: exists already. Give --out a new name, or remove it.")
         model, tokenizer, task = load_adapted(folder, options.base)

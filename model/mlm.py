@@ -113,6 +113,10 @@ class MaskedLM(nn.Module):
         """Logits [M, V] of decoder inputs [M, H]."""
         return F.linear(hidden, self.encoder.words.weight, self.head.bias)
 
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint of the finished model holds, by name."""
+        return self.state_dict()
+
     def logits(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
         """Logits [M, V] at `positions`."""
         return self.decode(self.at(ids, layout, positions))

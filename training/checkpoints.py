@@ -1,7 +1,8 @@
 """The whole state of a run on disk, so that it can be killed at any moment and go on to the same bit.
 
 Because data, masks and dropout are functions of counters, the state is small: weights, optimizers, average, counters.
-    <run>/checkpoints/step-00000200/   a checkpoint folder (model/store.py) and: optimizers.pt, average.safetensors, state.json
+    <run>/checkpoints/step-00000200/   a checkpoint folder (model/store.py) and: optimizers.pt, average.safetensors, state.json,
+                                       projections.safetensors of a student that is taught hidden states of another width
 """
 
 import shutil
@@ -14,10 +15,13 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json
+from model.distillation import PROJECTIONS
 from model.encoder import EncoderConfig
 from model.store import read_checkpoint, verify_checkpoint, write_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.optimizers import Average
+
+ASIDE = "projections.safetensors"
 
 
 def save_state(run: Path, state: dict[str, Any], weights: dict[str, torch.Tensor], optimizers: list[torch.optim.Optimizer],
@@ -33,6 +37,9 @@ def save_state(run: Path, state: dict[str, Any], weights: dict[str, torch.Tensor
     }
     if average is not None:
         files["average.safetensors"] = lambda path: safetensors.torch.save_file(average.values, path)
+    if aside := {name: value.cpu() for name, value in weights.items() if name.startswith(PROJECTIONS)}:
+        weights = {name: value for name, value in weights.items() if name not in aside}
+        files[ASIDE] = lambda path: safetensors.torch.save_file(aside, path)
     try:
         write_checkpoint(folder, weights, config, tokenizer, more_files=files)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
@@ -63,6 +70,8 @@ def load_state(folder: Path, model: torch.nn.Module, optimizers: list[torch.opti
     weights, _, own, _ = read_checkpoint(folder)
     if own.identity != tokenizer.identity:
         raise UserError(f"{folder}: was trained with tokenizer {own.identity}, this run has {tokenizer.identity}.")
+    if (folder / ASIDE).exists():
+        weights |= safetensors.torch.load_file(folder / ASIDE)
     model.load_state_dict(weights)
     for optimizer, values in zip(optimizers, torch.load(folder / "optimizers.pt", weights_only=True), strict=True):
         optimizer.load_state_dict(values)

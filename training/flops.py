@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import torch
+from torch import nn
 
 from model.encoder import EncoderConfig, count_parameters
 from model.mlm import MaskedLM
@@ -30,7 +31,14 @@ def step_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
         weights = sum(p.numel() for p in model.encoder.blocks[last].parameters() if p.ndim == 2) - 2 * config.hidden_size**2
         queries = 4 * config.hidden_size * attended_pairs(config, last, lengths) / max(1.0, lengths.sum())
         total -= spared * (2 * weights + queries)
+    total += 2 * count_parameters(getattr(model, "projections", nn.ModuleDict())) * masked  # of distilled hidden states
     return BACKWARD * total
+
+
+def teacher_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
+    """FLOPs of the same step in the teacher of a Student (model/distillation.py): forward alone; 0 without a teacher."""
+    teacher = getattr(model, "teacher", None)
+    return 0.0 if teacher is None else step_flops(teacher, lengths, masked) / BACKWARD
 
 
 def attended_pairs(config: EncoderConfig, layer: int, lengths: np.ndarray) -> float:

@@ -143,6 +143,6 @@ def keep_best(model: MaskedLM, tokenizer: Tokenizer, extra: dict[str, Any], rank
 
     def keep(folder: Path) -> None:
         if ranks.first:
-            write_checkpoint(folder, model.state_dict(), model.encoder.config, tokenizer, extra)
+            write_checkpoint(folder, model.weights(), model.encoder.config, tokenizer, extra)
 
     return keep
