@@ -188,7 +188,12 @@ def _unquote(cell: str) -> str:
     return cell
 
 
-def _read_conll(path: Path, loaded: TaskFile) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_words(path: Path, loaded: TaskFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The sentences of a conll file whose words may come without tags (text to be tagged)."""
+    return _read_conll(path, loaded, bare=True)
+
+
+def _read_conll(path: Path, loaded: TaskFile, bare: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     words: list[str] = []
     tags: list[str] = []
     first, broken = 0, False
@@ -209,7 +214,7 @@ def _read_conll(path: Path, loaded: TaskFile) -> Iterator[tuple[int, dict[str, A
         if text.startswith("# ") and not _TAG.fullmatch(cells[-1]):
             continue  # a comment of CoNLL-U; the word '#' itself ends in a tag
         first = first if words or broken else line
-        if len(cells) < 2:
+        if len(cells) < 2 and not bare:
             broken = True
             continue
         words.append(cells[0].strip())

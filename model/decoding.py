@@ -68,12 +68,14 @@ def predictions(
             record |= {"question": example["question"], "options": example["options"]}
         elif encoded.kind == "tagging":
             tags: list[str | None] = [None] * len(example["words"])
+            sure = np.zeros(len(tags))  # log-probability of the tag that each word gets
             for row, part in zip(encoded.rows[span], scores[span], strict=True):
+                sure[row.words] = _log_softmax(part).max(1)
                 for word, best in zip(row.words, part.argmax(1), strict=True):
                     tags[word] = labels[best]
             if None in tags:
                 raise RuntimeError(f"{example['id']}: word {tags.index(None)} was not predicted")  # a defect of ours
-            record |= {"pred": tags, "words": example["words"]}
+            record |= {"pred": tags, "scores": _rounded(sure), "words": example["words"]}
         else:
             text, best, null = best_answer(example["context"], encoded, number, scores[span])
             pred = "" if allow_no_answer and null > best else text
@@ -145,7 +147,7 @@ def max_context(spans: Sequence[tuple[int, int]], length: int) -> np.ndarray:
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:
     scores = scores.astype(np.float64)
-    return scores - np.logaddexp.reduce(scores)
+    return scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -2,12 +2,12 @@
 
     python -m model.predict CHECKPOINT FILE [--out FILE.jsonl]
 
-FILE: .jsonl, .json, .csv or .tsv in the task's format (no labels needed), or .txt with one text a line (classification,
-tagging; tagging cuts it into words and punctuation) or, for pairs, two texts a line with a tab between; .conll for tagging.
+FILE: .jsonl, .json, .csv, .tsv, .parquet or .arrow in the task's format (no labels needed), or .txt with one text a line
+(classification, tagging; tagging cuts it into words and punctuation) or, for pairs, two texts a line with a tab between;
+.conll for tagging, with or without tags. Each but parquet and arrow may end in .gz.
 """
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import open_text, read_json, read_jsonl, write_jsonl
+from common.files import open_text, write_jsonl
 from common.launch import EXIT_USER_ERROR
 from data.features import encode
+from data.task_files import FORMATS, TaskFile, format_of, read_rows, read_words
 from data.task_records import ALIASES
 from evaluation.metrics import entities
+from model.adapters import load_any
 from model.decoding import predictions, score_rows
-from model.heads import TaskModel, load_task_model
+from model.heads import TaskModel
 from tokenization.tokenizer import Tokenizer
 
 # What an input must have, by kind; gold fields are not needed.
@@ -41,27 +43,23 @@ def read_inputs(path: str | Path, kind: str) -> list[dict[str, Any]]:
     Raises UserError for a missing file or column, and for an empty or unreadable one.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
+    suffix, loaded = format_of(path), TaskFile()
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
+    if suffix not in (".txt", *FORMATS):
+        raise UserError(f"{path}: format '{suffix}' is not read. Use .txt, .jsonl, .json, .csv, .tsv, .parquet or .conll.")
     try:
         if suffix == ".txt":
             rows = _lines(path, kind)
-        elif suffix in (".conll", ".bio") and kind == "tagging":
-            blocks = re.split(r"\n\s*\n", open_text(path).read().replace("\r\n", "\n"))
-            rows = [{"words": [line.split()[0] for line in block.split("\n") if line.split()]} for block in blocks]
-            rows = [(number, row) for number, row in enumerate(rows, start=1) if row["words"]]
-        elif suffix == ".jsonl":
-            rows = list(read_jsonl(path))
-        elif suffix == ".json":
-            rows = _json(path)
-        elif suffix in (".csv", ".tsv"):
-            reader = csv.DictReader(open_text(path), delimiter="," if suffix == ".csv" else "\t")
-            rows = [(reader.line_num, row) for row in reader]
+        elif suffix in (".conll", ".bio", ".iob", ".iob2") and kind == "tagging":
+            rows = list(read_words(path, loaded))
         else:
-            raise UserError(f"{path}: format '{suffix}' is not read. Use .txt, .jsonl, .json, .csv or .tsv.")
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+            rows = list(read_rows(path, kind, loaded))
+    except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({error}). Save it as UTF-8 and try again.") from None
+    if loaded.skipped:  # a training file may lose a record; here every input has its answer
+        first = loaded.skipped[0]
+        raise UserError(f"{path}, line {first['line']}: {first['reason']}. Correct it or take it out; nothing was predicted.")
     if not rows:
         raise UserError(f"{path}: nothing in it to predict. Give one text a line.")
     return [_example(path, line, row, kind) for line, row in rows]
@@ -82,18 +80,6 @@ def _lines(path: Path, kind: str) -> list[tuple[int, dict[str, Any]]]:
             wanted = "two texts with a tab between" if kind == "pair" else f"a .jsonl with {' and '.join(FIELDS[kind])}"
             raise UserError(f"{path}, line {line}: a {kind} model needs {wanted}.")
     return rows
-
-
-def _json(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    content = read_json(path)
-    content = content.get("data", content) if isinstance(content, dict) else content
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise UserError(f"{path}: expected a list of records, or the SQuAD layout.")
-    rows = []
-    for row in content:
-        paragraphs = row.get("paragraphs")
-        rows += [row] if paragraphs is None else [{"context": p["context"], **q} for p in paragraphs for q in p["qas"]]
-    return list(enumerate(rows, start=1))
 
 
 def _example(path: Path, line: int, row: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -170,12 +156,12 @@ def _probability(logarithm: float) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.predict", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("checkpoint", help="a fine-tuned checkpoint, or the seed folder that finetune.py wrote")
+    parser.add_argument("checkpoint", help="a fine-tuned checkpoint, an adapter, or the seed folder that finetune.py wrote")
     parser.add_argument("file", help="the text")
     parser.add_argument("--out", help="write the lines to this .jsonl instead of the terminal")
     options = parser.parse_args(arguments)
     try:
-        model, tokenizer, task = load_task_model(options.checkpoint)
+        model, tokenizer, task = load_any(options.checkpoint)
         results = predict(model, tokenizer, task, read_inputs(options.file, task["kind"]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,11 +1,13 @@
 """Fine-tuning from file to predictions: all kinds, nothing lost, nothing run twice, the same seed the same bytes."""
 
+import gzip
 import json
 import random
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import run_script
@@ -95,6 +97,7 @@ def test_every_kind_from_file_to_predictions(kind, checkpoint, files, tmp_path, 
         rows = read_predictions(folder / f"predictions-{split}.jsonl", kind)
         assert [row["id"] for row in rows] == [example["id"] for example in getattr(task, split)]
         assert all(row["tokens"] > 0 and row["truncated"] is False for row in rows)
+        assert kind != "tagging" or all(len(row["scores"]) == len(row["pred"]) and max(row["scores"]) <= 0 for row in rows)
         score = score_predictions(rows, kind, task.labels, task.metric, task.positive)["score"]
         assert score == pytest.approx(summary[f"{split}_score"], abs=1e-12)
     # The checkpoint is the model that made the test predictions: applied to the same text it says the same.
@@ -289,6 +292,24 @@ def test_predict_reads_plain_text_and_names_what_is_missing(checkpoint, files, t
     ):
         assert predict.main([str(model), str(file)]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_predict_reads_what_training_reads(tmp_path):
+    """A tab file keeps its lone quotes, a record that training would set aside is named, no input is lost."""
+    (tmp_path / "a.tsv").write_text('\ufeffsentence1\tsentence2\r\n"Bakı\tşəhər\r\nalma"\tmeyvə\r\n', encoding="utf-8")
+    assert [e["text"] for e in predict.read_inputs(tmp_path / "a.tsv", "pair")] == ['"Bakı', 'alma"']
+    rows = [{"id": n, "tokens": ["Ə", str(n)]} for n in range(3)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert [e["words"] for e in predict.read_inputs(tmp_path / "a.parquet", "tagging")] == [["Ə", str(n)] for n in range(3)]
+    with gzip.open(tmp_path / "a.conll.gz", "wt", encoding="utf-8") as file:
+        file.write("# sent_id = 1\nBakı\n# O\n\n-DOCSTART- O\n\ngəldi B-X\n")
+    assert [e["words"] for e in predict.read_inputs(tmp_path / "a.conll.gz", "tagging")] == [["Bakı", "#"], ["gəldi"]]
+    (tmp_path / "b.csv").write_text("id,text\n1,mətn\n2,mətn,artıq\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"b.csv, line 3: number of cells differs.*nothing was predicted"):
+        predict.read_inputs(tmp_path / "b.csv", "classification")
+    (tmp_path / "b.xlsx").write_text("")
+    with pytest.raises(UserError, match=r"format '.xlsx' is not read"):
+        predict.read_inputs(tmp_path / "b.xlsx", "classification")
 
 
 def test_bad_input_is_one_message_and_code_2(checkpoint, files, tmp_path):
