@@ -25,7 +25,7 @@ from model.modern_head import add_modern_head
 from model.store import SUMS, WEIGHTS, fill, read_checkpoint, resolve_checkpoint, verify_checkpoint
 from tokenization.tokenizer import Tokenizer
 
-VERSION = 2  # of features and loop: a change that changes results makes finished runs be run again
+VERSION = 3  # of features and loop: a change that changes results makes finished runs be run again
 # Keys of the config that fine-tuning reads; any other key on the command line is refused, not ignored.
 READ = ("checkpoint", "model_name", "scratch", "out", "seeds", "save_checkpoint", "task", "recipe", "device", "precision",
         "threads", "tracker", "name", "workdir", "cache", "price_per_hour", "experiment", "debug", "launcher",
