@@ -1,6 +1,7 @@
 """A checkpoint: a folder with model.safetensors, config.json and the tokenizer, that every later command takes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def verify_checkpoint(folder: str | Path) -> None:
     """UserError with the file's name if anything in a checkpoint is missing, truncated or changed."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such checkpoint folder.")
+        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder))
+        hint = f" A model of the hub is written hub://{folder}." if on_hub else ""
+        raise UserError(f"{folder}: no such checkpoint folder.{hint}")
     if not (folder / SUMS).exists():
         raise UserError(f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote.")
     for name, expected in read_json(folder / SUMS).items():
