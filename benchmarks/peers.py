@@ -169,7 +169,8 @@ def peer_steps(work: dict[str, Any], peer: torch.nn.Module, device: torch.device
     """Steps without end as transformers' script takes them: (tokens of text, 0, loss) of each.
 
     Joined: one batch of batch_tokens a step. Padded: as many batches of the same number of rows as hold about as much
-    text, so that padding is all that differs. `rate` gives the learning rate of the moment (its script's 5e-5).
+    text, so that padding is all that differs. Rows are shuffled anew each epoch, as its Trainer does. `rate` gives the
+    learning rate of the moment (its script's 5e-5). Rows are made on this call, before anybody's clock runs.
     """
     shards, _, cls_id, sep_id = documents(work)
     collate = peer_collator(work)
@@ -193,27 +194,36 @@ def peer_steps(work: dict[str, Any], peer: torch.nn.Module, device: torch.device
     dtype = torch.bfloat16 if work["precision"] == "bf16" else torch.float32
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     least = work["batch_tokens"] - work["length"] if work["way"] == "theirs-padded" else 1
-    at = 0
-    while True:
-        chosen, text = [], 0
-        optimizer.param_groups[0]["lr"] = rate()
-        while text < least:
-            if at + rows > len(examples):
-                at = 0
-            chosen.append(examples[at : at + rows])
-            text += sum(example["text"] for example in chosen[-1])
-            at += rows
-        total = torch.zeros((), device=device)
-        for part in chosen:
-            batch = collate([{key: example[key] for key in ("input_ids", "special_tokens_mask")} for example in part])
-            with cast():
-                loss = model(**{key: value.to(device) for key, value in batch.items()}).loss / len(chosen)
-            loss.backward()
-            total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield text, 0.0, total
+
+    def batches() -> Iterator[list[dict[str, Any]]]:
+        order, epoch = np.arange(len(examples)), 0  # in the first epoch as they were drawn
+        while True:
+            for at in range(0, len(order) - rows + 1, rows):
+                yield [examples[number] for number in order[at : at + rows]]
+            epoch += 1
+            order = stream(0, 2, epoch).permutation(len(examples))
+
+    def taken() -> Iterator[tuple[int, float, torch.Tensor]]:
+        source = batches()
+        while True:
+            chosen, text = [], 0
+            optimizer.param_groups[0]["lr"] = rate()
+            while text < least:
+                chosen.append(next(source))
+                text += sum(example["text"] for example in chosen[-1])
+            total = torch.zeros((), device=device)
+            for part in chosen:
+                batch = collate([{key: example[key] for key in ("input_ids", "special_tokens_mask")} for example in part])
+                with cast():
+                    loss = model(**{key: value.to(device) for key, value in batch.items()}).loss / len(chosen)
+                loss.backward()
+                total += loss.detach()
+            torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield text, 0.0, total
+
+    return taken()
 
 
 # ---------------------------------------------------------------------------------------------------- the measurement

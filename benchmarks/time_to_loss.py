@@ -88,6 +88,7 @@ def our_curve(data: Path, run: Path, recipe: str, minutes: float, curved: bool, 
         f"log_every={LOOKS}",
         "checkpoint_every=null",
         "resume=never",
+        f"model.max_length={LENGTH}",  # held-out text is read in windows of the peer's size
         *RECIPES[recipe],
         f"budget.minutes={minutes}",
         f"evaluation.max_tokens={options.shown}",
