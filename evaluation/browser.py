@@ -16,7 +16,7 @@ SCRIPT = """
   const form = document.getElementById("filters"), count = document.getElementById("shown");
   if (!form) return;
   const fold = (text) => text.toLocaleLowerCase("az");
-  const keys = ["task", "model", "type", "text"];
+  const keys = ["task", "model", "right", "type", "text"];
   function apply() {
     const want = Object.fromEntries(keys.map((key) => [key, form.elements[key].value]));
     const narrowed = keys.some((key) => want[key]);
@@ -26,7 +26,8 @@ SCRIPT = """
       let here = 0;
       for (const row of box.querySelectorAll("tbody tr")) {
         const named = fold(row.dataset.type).includes(fold(want.type));
-        const keep = fits && named && fold(row.textContent).includes(fold(want.text));
+        const known = !want.right || row.dataset.right.split("\t").includes(want.right);
+        const keep = fits && named && known && fold(row.textContent).includes(fold(want.text));
         row.hidden = !keep;
         here += keep;
       }
@@ -57,18 +58,26 @@ SCRIPT = """
 
 def browser(report: Report, details: dict[tuple[str, str], Detail]) -> str:
     """The section's HTML: a form that the script shows, then a folded table for each task and model."""
-    boxes, types, models = [], set(), []
+    boxes, types, models, others = [], set(), [], []
     for task in report.tasks:
         for model in report.models:
             cell, detail = report.cells.get((model, task)), details.get((model, task))
             if cell is None or cell.baseline or not detail.mistakes:
                 continue
             seeds, kind, rows = len(cell.runs), report.kinds[task], []
+            solved = {  # (n,) of every other model: right on most seeds
+                other: 2 * details[other, task].wrong < len(report.cells[other, task].runs)
+                for other in report.models
+                if other != model and (other, task) in details
+            }
+            others += [other for other in solved if other not in others]
             models = [*models, *([] if model in models else [model])]
             for mistake in detail.mistakes:
                 types.add(mistake.kind)
-                rows.append(_row(mistake.row, kind, mistake.kind, f"{mistake.wrong_runs} of {seeds}"))
-            head = "".join(f"<th>{name}</th>" for name in ("type", "id", "example", "gold", "predicted", "wrong seeds"))
+                right = [other for other, known in solved.items() if known[mistake.number]]
+                rows.append(_row(mistake.row, kind, mistake.kind, f"{int(detail.wrong[mistake.number])} of {seeds}", right))
+            names = ("type", "id", "example", "gold", "predicted", "wrong seeds", "right in")
+            head = "".join(f"<th>{name}</th>" for name in names)
             boxes.append(
                 f'<details data-task="{escape(task)}" data-model="{escape(model)}"><summary>{escape(task)}, {escape(model)}: '
                 f"{len(rows)} examples (seed {cell.runs[0].seed})</summary>"
@@ -80,11 +89,13 @@ def browser(report: Report, details: dict[tuple[str, str], Detail]) -> str:
     form = (
         '<form id="filters" hidden>'
         f"<label>task {_select('task', report.tasks)}</label> <label>model {_select('model', models)}</label> "
+        f"<label>right in {_select('right', [name for name in report.models if name in others])}</label> "
         '<label>type <input name="type" list="types" size="28"></label> <label>text <input name="text" size="28"></label> '
         '<output id="shown"></output>'
         f'<datalist id="types">{"".join(f"<option>{escape(name)}</option>" for name in sorted(types))}</datalist></form>'
     )
-    note = "Up to 20 examples of each type of mistake, drawn from the first seed of each model with a fixed seed."
+    note = "Up to 20 examples of each type of mistake, drawn from the first seed of each model with a fixed seed. "
+    note += "Right in: the other models that have the whole example right on more than half of their seeds."
     return f'<p class="quiet">{note}</p>{form}{"".join(boxes)}'
 
 
@@ -93,7 +104,7 @@ def _select(name: str, values: list[str]) -> str:
     return f'<select name="{name}"><option value="">all</option>{options}</select>'
 
 
-def _row(row: dict[str, Any], kind: str, what: str, wrong: str) -> str:
+def _row(row: dict[str, Any], kind: str, what: str, wrong: str, right: list[str]) -> str:
     text, gold, pred = clip(str(row.get("text") or row.get("question") or "")), row["gold"], row["pred"]
     shown = escape(text)
     if kind == "tagging":
@@ -108,9 +119,10 @@ def _row(row: dict[str, Any], kind: str, what: str, wrong: str) -> str:
         gold = " | ".join(dict.fromkeys(map(str, gold))) or "no answer"
         gold, pred = (value if value.strip() else "no answer" for value in (gold, str(pred)))
     cells = [escape(what), escape(str(row["id"])), shown, escape(clip(str(gold))), escape(clip(str(pred))), wrong]
-    places = ("", "", "text", "text", "text", "")
+    cells.append(escape(", ".join(right)) or "none")
+    places = ("", "", "text", "text", "text", "", "text")
     body = "".join(f'<td class="{place}">{cell}</td>' for place, cell in zip(places, cells, strict=True))
-    return f'<tr data-type="{escape(what)}">{body}</tr>'
+    return f'<tr data-type="{escape(what)}" data-right="{escape(chr(9).join(right))}">{body}</tr>'
 
 
 def _entity_text(words: list[str], tags: list[str]) -> str:

@@ -3,6 +3,7 @@
 What no run measured says "not measured" and is never 0.
 """
 
+import math
 from typing import Any
 
 from evaluation.results import Report, Run
@@ -87,8 +88,28 @@ def tuning_rows(report: Report) -> list[list[str]]:
         seeds = ", ".join(map(str, found.get("seeds") or []))
         hours = found.get("hours")
         spent = f"{hours:.3g}" if isinstance(hours, int | float) else NOT_MEASURED
-        rows.append([model, task, grid, seeds, str(found.get("runs", NOT_MEASURED)), spent, chosen])
-    return [["model", "task", "searched", "seeds", "runs", "hours", "chosen"], *rows] if rows else []
+        curve = ", ".join(f"{100 * value:.1f}" for value in expected_best(found)) or NOT_MEASURED
+        rows.append([model, task, grid, seeds, str(found.get("runs", NOT_MEASURED)), spent, chosen, curve])
+    return (
+        [
+            ["model", "task", "searched", "seeds", "runs", "hours", "chosen", "best dev score of 1, 2, … settings, expected"],
+            *rows,
+        ]
+        if rows
+        else []
+    )
+
+
+def expected_best(found: dict[str, Any]) -> list[float]:
+    """The budget curve: expected best dev score of k settings drawn from the grid without replacement, k = 1, 2, …
+
+    A setting's score is its mean over the tuning seeds; one that diverged counts as 0.
+    """
+    means = sorted(
+        0.0 if None in scores or not scores else sum(scores) / len(scores) for scores in (found.get("scores") or {}).values()
+    )
+    n = len(means)
+    return [sum(mean * math.comb(place, k - 1) for place, mean in enumerate(means)) / math.comb(n, k) for k in range(1, n + 1)]
 
 
 def tuning_problems(report: Report) -> list[str]:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from evaluation.buckets import Bucket, buckets
 from evaluation.calibration import KINDS, Calibration, calibrate
-from evaluation.mistakes import Mistake, mistake_table, sampled_mistakes
+from evaluation.mistakes import Mistake, mistake_table, sampled_mistakes, wrong_runs
 from evaluation.results import Report
 
 
@@ -19,6 +20,7 @@ class Detail:
     calibration: Calibration | None  # None where the predictions keep no distribution
     outcomes: list[tuple[str, float]]  # (what became of a prediction, how many per run)
     mistakes: list[Mistake]
+    wrong: np.ndarray  # (n,) how many seeds got each example wrong
 
 
 def analyse(report: Report) -> dict[tuple[str, str], Detail]:
@@ -30,7 +32,8 @@ def analyse(report: Report) -> dict[tuple[str, str], Detail]:
         numbers = [run.scored["per_example"] for run in cell.runs]
         parts = buckets(rows, numbers, kind, report.metrics[task], report.labels[task], report.groups[task])
         known = calibrate(rows, [run.dev_rows for run in cell.runs]) if kind in KINDS else None
-        found[model, task] = Detail(parts, known, mistake_table(rows, kind, texts), sampled_mistakes(rows, kind, texts))
+        mistakes = mistake_table(rows, kind, texts), sampled_mistakes(rows, kind, texts)
+        found[model, task] = Detail(parts, known, *mistakes, wrong_runs(rows, kind))
     return found
 
 

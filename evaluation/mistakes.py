@@ -33,7 +33,7 @@ class Mistake:
 
     kind: str  # the type
     row: dict[str, Any]  # its prediction
-    wrong_runs: int  # how many seeds got this example wrong
+    number: int  # place of the example in the test set
 
 
 def outcomes(row: dict[str, Any], kind: str, text: str | None = None) -> list[str]:
@@ -153,6 +153,11 @@ def _choice_outcome(row: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- over runs
 
 
+def wrong_runs(runs: Sequence[Sequence[dict[str, Any]]], kind: str) -> np.ndarray:
+    """How many runs got each example wrong, (n,)."""
+    return np.sum([[is_wrong(row, kind) for row in rows] for rows in runs], axis=0)
+
+
 def mistake_table(
     runs: Sequence[Sequence[dict[str, Any]]], kind: str, texts: dict[str, str] | None = None
 ) -> list[tuple[str, float]]:
@@ -170,7 +175,6 @@ def mistake_table(
 
 def sampled_mistakes(runs: Sequence[Sequence[dict[str, Any]]], kind: str, texts: dict[str, str] | None = None) -> list[Mistake]:
     """Up to SAMPLED examples of each type from the first run, drawn with a fixed seed, in the order of the file."""
-    wrong = np.sum([[is_wrong(row, kind) for row in rows] for rows in runs], axis=0)
     found: dict[str, list[int]] = {}
     for number, row in enumerate(runs[0]):
         for what in dict.fromkeys(outcomes(row, kind, (texts or {}).get(str(row["id"])))):
@@ -184,7 +188,7 @@ def sampled_mistakes(runs: Sequence[Sequence[dict[str, Any]]], kind: str, texts:
     drawn = []
     for what, numbers in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
         picked = np.sort(np.random.default_rng(0).permutation(len(numbers))[:SAMPLED])
-        drawn += [Mistake(what, runs[0][numbers[int(i)]], int(wrong[numbers[int(i)]])) for i in picked]
+        drawn += [Mistake(what, runs[0][numbers[int(i)]], numbers[int(i)]) for i in picked]
     return drawn
 
 

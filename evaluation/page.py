@@ -9,7 +9,7 @@ from evaluation.details import Detail
 from evaluation.plots import cost_plot, pretraining_plots, score_bars
 from evaluation.published import notes, published_average, published_rows
 from evaluation.results import Cell, Report
-from evaluation.tables import METHOD, PUBLISHED, clean_rows, half_width, points
+from evaluation.tables import METHOD, PUBLISHED, clean_rows, difference_rows, half_width, points
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d2329; --paper: #fdfdfc; --muted: #7b858f; --line: #dfe3e7; --soft: #f3f5f6;
@@ -110,6 +110,9 @@ def _results(report: "Report") -> str:
         average_of = published_average(model, report.tasks)
         average_text = f"{average_of:.2f}" if average_of else "–"
         rows.append(f'<tr class="published"><td>{escape(model)}, published</td>{cells}<td>{average_text}</td></tr>')
+    gaps = difference_rows(report)
+    fold = "Differences from the best, in points with 95 % intervals"
+    fold = f"<details><summary>{fold}</summary>{plain_table(gaps)}</details>" if gaps else ""
     remarks = notes(report.tasks, report.metrics)
     listed = "".join(f"<li>{escape(note)}</li>" for note in remarks)
     below = f'<p class="quiet">{escape(PUBLISHED)}</p><ul class="notes quiet">{listed}</ul>' if remarks else ""
@@ -118,7 +121,7 @@ def _results(report: "Report") -> str:
         f"<tbody>{''.join(rows)}</tbody>"
         '</table></div><p class="quiet"><span class="best">Bold</span>: best of the task. '
         '<span class="tied">Dotted</span>: not distinguishable from it (paired test, Holm over the table, 5 %). '
-        f"<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>{below}"
+        f"<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>{fold}{below}"
     )
 
 

@@ -153,12 +153,16 @@ def parts_plot(parts: "dict[str, list[tuple[str, Estimate]]]", x: str, y: str) -
 
 def cost_plot(points: dict[str, tuple[float, float, float]]) -> str:
     """Average score with half its interval against hours, {model: (hours, score, half)}, hours on a log scale."""
+    hours = [point[0] for point in points.values()]
+    narrow = max(hours) < 10 * min(hours)  # then a power of ten alone may not be on the axis
 
     def draw(axes: "Axes") -> None:
         for number, (model, (hours, score, half)) in enumerate(points.items()):
             colour = SERIES[number % len(SERIES)]
             axes.errorbar([hours], [100 * score], yerr=[100 * half], fmt="o", color=colour, capsize=3, label=_plain(model))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if narrow else "")
         axes.set_xlabel("hours: pre-training, tuning and fine-tuning, as far as measured")
         axes.set_ylabel("average over tasks")
         axes.grid(color=GRID, lw=0.8)

@@ -103,6 +103,7 @@ def markdown(report: "Report", details: dict[tuple[str, str], Detail]) -> str:
     remarks = notes(report.tasks, report.metrics)
     if remarks:
         lines += [f"{PUBLISHED} In italics above; not tested, not averaged:", "", *(f"- {_md(note)}" for note in remarks), ""]
+    lines += _md_table("Differences from the best, points", difference_rows(report))
     lines += _md_table("Clean and seen test items", clean_rows(report))
     for task in report.tasks:
         lines += _md_table(f"Calibration on {task}, points", calibration_rows(report, details, task))
@@ -145,6 +146,9 @@ def csv_table(report: "Report") -> str:
             "mark",
             "p_holm",
             "degenerate",
+            "below_best",
+            "below_best_low",
+            "below_best_high",
         ]
     )
     for model in report.models:
@@ -159,13 +163,14 @@ def csv_table(report: "Report") -> str:
                     p = "" if cell.p != cell.p else f"{cell.p:.6g}"
                     row += [1, *(f"{v:.10g}" for v in (e.value, e.low, e.high, e.se)), len(cell.runs)]
                     row += [" ".join(map(str, cell.missing)), cell.mark, p, sum(run.degenerate for run in cell.runs)]
+                    row += [f"{v:.10g}" for v in (cell.gap.value, cell.gap.low, cell.gap.high)] if cell.gap else ["", "", ""]
                 else:
-                    row += [0, f"{value:.10g}", "", "", "", len(cell.runs), "", "", "", ""]
+                    row += [0, f"{value:.10g}", "", "", "", len(cell.runs), "", "", "", "", "", "", ""]
                 writer.writerow(row)
     for model, row in published_rows(report.tasks).items():
         for task, entry in row.items():
             kind, score = report.kinds[task], f"{entry.score / 100:.4g}"
-            writer.writerow([model, task, kind, entry.source, 0, score, "", "", "", "", "", "published", "", ""])
+            writer.writerow([model, task, kind, entry.source, 0, score, "", "", "", "", "", "published", "", "", "", "", ""])
     return out.getvalue()
 
 
@@ -200,6 +205,19 @@ def clean_rows(report: "Report") -> list[list[str]]:
             shown = [_part_text(found[name]) if name in found else "none" for name in ("clean", "seen", "too")]
             rows.append([task, model, f"{points(cell.estimate.value)} ± {points(half_width(cell))}", *shown])
     return [["task", "model", "whole", "clean", "seen", "too short to tell"], *rows] if rows else []
+
+
+def difference_rows(report: "Report") -> list[list[str]]:
+    """How far each model is below the best of its task, with interval and p, as text, header first; [] for one model."""
+    rows = []
+    for task in report.tasks:
+        column = [report.cells[model, task] for model in report.models if (model, task) in report.cells]
+        best = next((cell.model for cell in column if cell.mark == "best"), "")
+        for cell in column:
+            if cell.gap is not None:
+                shown = f"{points(cell.gap.value)} [{points(cell.gap.low)}, {points(cell.gap.high)}]"
+                rows.append([task, best, cell.model, shown, f"{cell.p:.3f}" if cell.p >= 0.001 else "< 0.001"])
+    return [["task", "best", "model", "below the best by", "p after Holm"], *rows] if rows else []
 
 
 def bucket_rows(report: "Report", details: dict[tuple[str, str], Detail], task: str) -> list[list[str]]:

@@ -35,17 +35,20 @@ def task_section(report: Report, task: str, details: dict[tuple[str, str], Detai
         )
         out += f'<details><summary>Calibration</summary><p class="quiet">{note}</p>{plain_table(rows)}'
         out += f"<figure><figcaption>Reliability, all seeds</figcaption>{reliability_plot(shown)}</figure></details>"
+    errors = ""
     for cell in cells:
         found = _confusion(cell, kind, report.labels[task]) + _outcomes(own[cell.model])
-        out += f"<details><summary>{escape(cell.model)}: where it errs</summary>{found}</details>"
-    return out
+        errors += f"<details><summary>{escape(cell.model)}</summary>{found}</details>"
+    return out + f"<details><summary>Where each model errs</summary>{errors}</details>"
 
 
 def _facts(report: Report, task: str, cells: list[Cell]) -> str:
     groups = report.groups[task]
     many = f" in {len(set(groups))} groups" if groups else ""
-    facts = f"{report.kinds[task]}, {len(cells[0].runs[0].rows)} test examples{many}, seeds per model: "
-    facts += ", ".join(str(len(cell.runs)) for cell in cells) + "."
+    facts = f"{report.kinds[task]}, {len(cells[0].runs[0].rows)} test examples{many}. "
+    seeds = {len(cell.runs) for cell in cells if not cell.baseline}
+    counts = ", ".join(f"{cell.model} {len(cell.runs)}" for cell in cells if not cell.baseline)
+    facts += f"{seeds.pop()} seeds a model." if len(seeds) == 1 else f"Seeds: {counts}." if seeds else "Baselines alone."
     cut = [(cell.model, 100 * np.mean([bool(row.get("truncated")) for row in cell.runs[0].rows])) for cell in cells]
     truncated = "; ".join(f"{model} {share:.1f} %" for model, share in cut if share >= 0.05)
     return facts + (f" Truncated: {truncated}." if truncated else "")
@@ -54,7 +57,7 @@ def _facts(report: Report, task: str, cells: list[Cell]) -> str:
 def _metrics(cells: list[Cell]) -> list[list[str]]:
     means = [cell.mean_metrics() for cell in cells]
     rows = [["metric", *(cell.model for cell in cells)]]
-    for name in dict.fromkeys(name for mean in means for name in mean):
+    for name in dict.fromkeys(name for mean in means for name in mean if "=" not in name):  # those are in the parts
         form = "{:.1f}".format if name in _COUNTS else points
         rows.append([name, *("" if mean.get(name) is None else form(mean[name]) for mean in means)])
     return rows

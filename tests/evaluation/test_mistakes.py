@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from evaluation.buckets import buckets, overlap_buckets, quartiles
-from evaluation.mistakes import SAMPLED, differs_by_suffix, entity_outcomes, mistake_table, qa_outcome, sampled_mistakes
+from evaluation.mistakes import (
+    SAMPLED,
+    differs_by_suffix,
+    entity_outcomes,
+    mistake_table,
+    qa_outcome,
+    sampled_mistakes,
+    wrong_runs,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,8 @@ def test_sampling_is_bounded_counted_over_seeds_and_complete_in_types():
     runs.append([{"id": i, "gold": g, "pred": g} for i, g in enumerate(gold)])
     found = sampled_mistakes(runs, "classification")
     assert [m.kind for m in found] == ["a → b"] * SAMPLED + ["c → b"] * SAMPLED
-    assert {m.wrong_runs for m in found} == {2}
+    assert all(runs[0][m.number] is m.row for m in found)
+    assert wrong_runs(runs, "classification").tolist() == [2, 0, 2] * 40
     assert dict(mistake_table(runs, "classification")) == pytest.approx({"correct": 200 / 3, "a → b": 80 / 3, "c → b": 80 / 3})
     many = [[{"id": i, "gold": f"c{i % 12}", "pred": "x"} for i in range(60)]]
     assert "other confusions" in {m.kind for m in sampled_mistakes(many, "classification")}

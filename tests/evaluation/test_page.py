@@ -41,13 +41,30 @@ def test_page_is_whole_without_script_and_loads_nothing(page):
     bare = re.sub(r"<svg.*?</svg>", "", text, flags=re.S).replace(html.escape(EVIL), "")
     assert not re.search(r'(?:src|href)\s*=\s*"?(?!["#])', bare)
     assert EVIL not in text and html.escape(EVIL) in text
-    for part in ("Parts, with 95 % intervals", "Calibration", "Reliability", "where it errs", "boundary: by a suffix only"):
+    for part in (
+        "Parts, with 95 % intervals",
+        "Calibration",
+        "Reliability",
+        "Where each model errs",
+        "Differences from the best",
+        "boundary: by a suffix only",
+    ):
         assert part in text
     assert text.count("<svg") == text.count("</svg>") >= 10
 
 
-def _dom(page, query, folder):
-    """The page's source after its script has run in headless Chromium."""
+def _kept(text):
+    """The rows of the error browser that are shown."""
+    section = text[text.index('<section id="browser">') :]
+    return [row for row in re.findall(r"<tr data-type=[^>]*>", section) if not re.search(r"\shidden(=|>|\s)", row)]
+
+
+def _dom(page, query, folder, driver=""):
+    """The page's source after its script, and then the reader's `driver`, has run in headless Chromium."""
+    if driver:
+        text = page.read_text().replace("</body>", f"<script>{driver}</script></body>")
+        page = folder / "driven.html"
+        page.write_text(text)
     words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--virtual-time-budget=5000"]
     done = subprocess.run(
         [*words, "--dump-dom", f"file://{page}{query}"], capture_output=True, text=True, timeout=110, check=False
@@ -69,8 +86,38 @@ def test_plots_and_filters_in_chromium(page, tmp_path):
     shown, hidden = _examples(narrow)
     assert 0 < shown <= 20 and shown + hidden == everything
     section = narrow[narrow.index('<section id="browser">') :]
-    kept = [row for row in re.findall(r"<tr data-type=[^>]*>", section) if not re.search(r"\shidden(=|>|\s)", row)]
-    assert all('data-type="spurious"' in row for row in kept)
+    assert all('data-type="spurious"' in row for row in _kept(narrow))
     opened = re.findall(r'<details data-task="([^"]*)" data-model="([^"]*)"[^>]*\sopen', section)
     assert opened == [("wikiann", "strong")]
     assert _examples(_dom(page, "#browser?text=no+such+text", tmp_path))[0] == 0
+
+
+# What a reader does: choose in the form, type into it; and how large the browser draws every plot that is not folded away.
+DRIVER = """
+for (const box of document.querySelectorAll("section:not(#browser) details")) box.open = true;
+const form = document.getElementById("filters");
+form.elements.model.value = "strong";
+form.elements.right.value = [...form.elements.right.options].map((o) => o.value).find((name) => name.startsWith("we&k"));
+form.elements.text.value = "İŞIQ";
+form.elements.text.dispatchEvent(new Event("input", {bubbles: true}));
+const sizes = [...document.querySelectorAll("svg")].map((plot) => plot.getBoundingClientRect());
+document.body.dataset.plots = sizes.length;
+document.body.dataset.drawn = sizes.filter((size) => size.width > 150 && size.height > 60).length;
+document.body.dataset.wide = document.documentElement.scrollWidth <= window.innerWidth;
+document.body.dataset.address = location.hash;
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+def test_the_form_filters_and_the_plots_have_their_size(page, tmp_path):
+    driven = _dom(page, "", tmp_path, DRIVER)
+    kept = _kept(driven)
+    assert 0 < len(kept) < len(_kept(page.read_text())) and f'id="shown">{len(kept)} examples<' in driven
+    assert all(re.search(r'data-right="we&amp;k [^"]*"', row) for row in kept)
+    found = {name: re.search(f'<body[^>]* data-{name}="([^"]*)"', driven)[1] for name in ("plots", "drawn", "wide", "address")}
+    assert found["plots"] == found["drawn"] and int(found["plots"]) >= 10
+    assert found["wide"] == "true"  # nothing makes the page scroll sideways; wide tables scroll by themselves
+    assert found["address"].startswith("#browser?model=strong&amp;right=we%26k+") and found["address"].endswith(
+        "text=%C4%B0%C5%9EIQ"
+    )
