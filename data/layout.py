@@ -43,6 +43,7 @@ class Layout:
     position: torch.Tensor
     plans: dict[str, tuple[list[Rows], torch.Tensor]] = field(default_factory=dict)
     masks: dict[tuple, torch.Tensor | None] = field(default_factory=dict)  # attention masks, shared by all layers
+    asked: Layout | None = None  # of the positions that the head will be asked for, where they are known beforehand
 
     @classmethod
     def of(cls, lengths: np.ndarray | list[int], device: torch.device | str = "cpu") -> Layout:
@@ -55,6 +56,22 @@ class Layout:
     def __post_init__(self) -> None:
         self.total = int(self.lengths.sum())  # tokens T
         self.longest = int(self.lengths.max()) if len(self.lengths) else 0  # tokens of the longest document
+
+    def ask(self, positions: torch.Tensor) -> None:
+        """Make the layout of these positions now, on the host, so that no step has to fetch them from the device."""
+        self.asked = self.keep(positions)
+
+    def to(self, device: torch.device) -> Layout:
+        """This layout on `device`; the copy does not wait where the memory is pinned. Plans stay where they were made."""
+        if device == self.starts.device:
+            return self
+        starts, position = (part.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else part.to(device)
+                            for part in (self.starts, self.position))  # fmt: skip
+        return Layout(self.lengths, starts, position, asked=self.asked.to(device) if self.asked else None)
+
+    def queries(self, positions: torch.Tensor) -> Layout:
+        """Layout of the batch's own positions: what `ask` made, or made now."""
+        return self.asked if self.asked is not None and self.asked.total == len(positions) else self.keep(positions)
 
     @torch.compiler.disable  # plans are made on the host
     def keep(self, positions: torch.Tensor) -> Layout:

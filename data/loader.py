@@ -42,8 +42,7 @@ class Batch:
         def move(x: torch.Tensor) -> torch.Tensor:
             return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
-        layout = Layout(self.layout.lengths, move(self.layout.starts), move(self.layout.position))
-        return Batch(move(self.ids), layout, move(self.positions), move(self.targets), self.documents,
+        return Batch(move(self.ids), self.layout.to(device), move(self.positions), move(self.targets), self.documents,
                      self.lengths_by_source, self.seed)  # fmt: skip
 
 
@@ -87,6 +86,7 @@ class Loader:
         rest = -len(ids) % WHOLE
         hidden = np.append(hidden, np.full(rest, self.sep_id))
         layout = Layout.of(np.append(lengths, [min(max_length, rest - i) for i in range(0, rest, max_length)]).astype(np.int64))
+        layout.ask(torch.from_numpy(positions))
         by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))
         return Batch(
             torch.from_numpy(hidden), layout, torch.from_numpy(positions), torch.from_numpy(targets),

@@ -217,7 +217,7 @@ class Encoder(nn.Module):
                 for local, theta in ((False, config.global_theta), (True, config.local_theta))
             }
         x = self.dropout(self.embedding_norm(x))
-        queries = layout.keep(kept) if kept is not None else None
+        queries = layout.queries(kept) if kept is not None else None
         for number, block in enumerate(self.blocks):
             if states is not None:
                 states.append(x[:total])

@@ -21,7 +21,7 @@ def one_by_one(q, k, v, lengths, window):
         a, b, c = (x[start : start + length].transpose(0, 1) for x in (q, k, v))
         scores = a @ b.transpose(1, 2) / a.shape[-1] ** 0.5
         if window >= 0:
-            place = torch.arange(length)
+            place = torch.arange(length, device=q.device)
             scores = scores.masked_fill((place[:, None] - place).abs() > window, -torch.inf)
         outputs.append((scores.softmax(-1) @ c).transpose(0, 1))
         start += length
