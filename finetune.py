@@ -30,7 +30,9 @@ from data.features import TaskBatch, collate, steps_of_epoch
 from data.loader import DROPOUT, ahead
 from data.packing import stream
 from evaluation.metrics import score_predictions
+from model.adapters import choose_trained, merged, trained_weights, write_adapter
 from model.decoding import predictions, score_rows, with_gold
+from model.distillation import distilled_task_loss
 from model.encoder import count_parameters
 from model.heads import TASK, has_pooler
 from model.store import write_checkpoint
@@ -52,6 +54,7 @@ from training.finetuning import (
 )
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
+from training.teachers import ask_teacher, hours_behind, taught_scores, teacher_of
 from training.tracking import Tracker, peak_memory, power_watts, reset_peak_memory
 
 CHECK_EVERY = 50  # steps between looks at the loss: one wait for the device each
@@ -138,9 +141,12 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     # ---- model and optimizer ----------------------------------------------------------------------------------------
     own_peak = reset_peak_memory(device)
     labels = len(task.labels or [])
-    model = build_model(start, task.kind, labels, seed, recipe["reinitialise_layers"], recipe["pooling"], recipe["head"]).to(
-        device
-    )
+    model = build_model(start, task.kind, labels, seed, recipe["reinitialise_layers"], recipe["pooling"], recipe["head"])
+    pooler = None
+    if has_pooler(task.kind, recipe["pooling"]):
+        pooler = "checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new"
+    trained = choose_trained(model, recipe, pooler == "checkpoint")
+    model.to(device)
     betas = (recipe["beta1"], recipe["beta2"])
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=betas, eps=recipe["eps"], fused=True)
     # On CPU auto means fp32 here: steps of a few hundred tokens of ever new lengths are slower in bf16 (22 s for 17 s).
@@ -165,6 +171,12 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     def collated(micros: list[Any]) -> list[TaskBatch]:
         return [collate(splits["train"], rows, device) for rows in micros]
 
+    # ---- the teacher, if there is one: asked once, its hours are part of the run's -----------------------------------
+    teacher, taught, asked = teacher_of(recipe, task.name, seed), [], None
+    share, heat = recipe["teacher_weight"], recipe["temperature"]
+    if teacher:
+        taught, asked = ask_teacher(teacher, data, start.tokenizer, 2 * recipe["max_tokens"], device, dtype)
+
     # ---- the loop ---------------------------------------------------------------------------------------------------
     best: dict[str, Any] = {"rank": (-math.inf, -math.inf), "epoch": 0}
     step, tokens, waited, total, joules, mark = 0, 0, 0, 0, None, clock
@@ -183,9 +195,13 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
             loss = torch.zeros((), device=device)
             for batch in batches:
                 with cast():
-                    part = model.loss(model(batch), batch) / count
-                part.backward()
-                loss += part.detach()
+                    scores = model(batch)
+                    part = model.loss(scores, batch)
+                    if teacher:
+                        other = distilled_task_loss(model, scores, taught_scores(taught, batch, task.kind), batch, heat)
+                        part = (1 - share) * part + share * other
+                (part / count).backward()
+                loss += part.detach() / count
                 tokens += batch.layout.total
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"] or math.inf)
             optimizer.step()
@@ -206,8 +222,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         bar.update()
         bar.set_postfix_str(f"loss {train_loss:.3f}, dev {task.metric} {100 * score:.1f}")
         if (score, -dev_loss) > best["rank"]:  # small dev sets tie often: the lower loss decides then
-            weights = {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
-            best = {"rank": (score, -dev_loss), "epoch": epoch + 1, "records": records, "weights": weights}
+            best = {"rank": (score, -dev_loss), "epoch": epoch + 1, "records": records, "weights": trained_weights(model)}
             waited = 0
         elif step / total >= recipe["warmup"]:
             waited += 1
@@ -218,7 +233,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     # ---- the best epoch's predictions -------------------------------------------------------------------------------
     if not best["epoch"]:
         raise Diverged(f"{name}: no dev loss was finite. Lower recipe.lr or set precision=fp32.")
-    model.load_state_dict(best["weights"])
+    model.load_state_dict(best["weights"], strict=False)  # what is frozen is as it was
     write_jsonl(beside / "predictions-dev.jsonl", best["records"])
     tested: dict[str, float] = {}
     if not trial:
@@ -231,12 +246,11 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
             "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
         }  # fmt: skip
         extra = {"name": start.name}
-        write_checkpoint(beside / "checkpoint", best["weights"], start.config, start.tokenizer, extra, {TASK: details})
+        write_checkpoint(beside / "checkpoint", merged(model), start.config, start.tokenizer, extra, {TASK: details})
+        if recipe["adapter"] and start.weights is not None:  # new weights could not be had again from their seed alone
+            write_adapter(beside / "adapter", model, recipe["lora"], start.path, details)
     hours = (time.time() - clock) / 3600
     price = settings["price_per_hour"]
-    pooler = None
-    if has_pooler(task.kind, recipe["pooling"]):
-        pooler = "checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new"
     summary = {
         "status": "done", "model": start.name, "task": task.name, "kind": task.kind, "seed": seed, "metric": task.metric,
         "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "dev_loss": -best["rank"][1],
@@ -245,7 +259,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         "trainable_parameters": count_parameters(model, trainable=True),
         "energy_kwh": "not measured" if joules is None else joules / 3.6e6,
         "cost": "not measured" if price is None else price * hours,
-        "pretraining_hours": "not measured" if start.pretraining_hours is None else start.pretraining_hours,
+        "trained": trained, "teacher": teacher, "asking_hours": asked, **hours_behind(start.ledger, teacher),
         "device": device.type, "precision": str(dtype).removeprefix("torch."), "max_length": data.max_length,
         "pooler": pooler,
         "examples": {split: len(getattr(task, split)) for split in splits}, "skipped": len(task.skipped),

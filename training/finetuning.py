@@ -1,8 +1,7 @@
 """What finetune.py and benchmark.py call beside the loop: where a run starts from, its data, its parameter groups."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,23 @@ from data.features import FEATURES, Encoded, encode
 from data.task_records import texts_of
 from data.tasks import SPLITS, Task, load_task
 from data.token_cache import cached
+from model.adapters import depth_of
 from model.encoder import EncoderConfig
 from model.foreign import ForeignConfig, build_encoder
 from model.heads import POOLINGS, TaskModel, has_pooler
 from model.modern_head import add_modern_head
 from model.store import SUMS, WEIGHTS, fill, read_checkpoint, resolve_checkpoint, verify_checkpoint
 from tokenization.tokenizer import Tokenizer
+from training.teachers import identity_of, ledger, teacher_of
 
 VERSION = 3  # of features and loop: a change that changes results makes finished runs be run again
 # Keys of the config that fine-tuning reads; any other key on the command line is refused, not ignored.
 READ = ("checkpoint", "model_name", "scratch", "out", "seeds", "save_checkpoint", "task", "recipe", "device", "precision",
         "threads", "tracker", "name", "workdir", "cache", "price_per_hour", "experiment", "debug", "launcher",
         "hydra")  # fmt: skip
-CHOICES = {"pooling": POOLINGS, "head": ("linear", "modern")}  # settings of the recipe that are words
-EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm", "encoder.model.embeddings")
-# The number of a block in a parameter's name: ours, and those of transformers' encoders (encoder.model.encoder.layer.3.).
-BLOCK = re.compile(r"encoder\.(?:model\.)?(?:[a-z_]+\.)*?(?:blocks|layers?|block)\.(\d+)\.")
+# Settings of the recipe that are words.
+CHOICES = {"pooling": POOLINGS, "head": ("linear", "modern"), "adapter": (None, "lora"), "probe": (False, True)}
+LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": ["query", "value"]}
 MAX_LENGTH = {"qa": 384}  # pieces, where the task does not say; 128 for the other kinds
 # Seeds of `auto`. With 5 against 5 runs no rank test gets below Holm's bound for six tasks, with 10 it does; tasks of more
 # than 10k rows vary less and cost more, and have 5.
@@ -50,7 +50,7 @@ class Start:
     config: EncoderConfig
     tokenizer: Tokenizer
     identity: str  # digest of all that decides the weights
-    pretraining_hours: float | None = None  # device hours of the run that made the weights: 0 from scratch, None if not known
+    ledger: dict[str, float | None] = field(default_factory=dict)  # device hours of every run behind the weights, if known
 
 
 @dataclass
@@ -71,7 +71,8 @@ def refuse_unread(read: tuple[str, ...], script: str) -> None:
         key = override.lstrip("+~").split("=")[0]
         # corpus.path and its like say which text the experiment is about, and go with all four scripts.
         if key.split(".")[0].split("@")[0] not in (*read, "corpus"):
-            hint = "the fine-tuning rate is recipe.lr" if key.startswith("optimizer") else f"it reads {', '.join(read)}"
+            hints = {"optimizer": "the fine-tuning rate is recipe.lr", "distill": "a fine-tuning teacher is recipe.teacher"}
+            hint = hints.get(key.split(".")[0], f"it reads {', '.join(read)}")
             raise UserError(f"{key}: {script} does not read this key ({hint}). Remove it.")
 
 
@@ -104,22 +105,65 @@ def settings_for(config: DictConfig, task: str | Mapping[str, Any] | None = None
 
 
 def check_recipe(recipe: dict[str, Any]) -> None:
-    """UserError for a value that cannot work."""
+    """UserError for a value that cannot work, and for values that cannot work together."""
     least = {"lr": 0, "batch_size": 1, "epochs": 1, "warmup": 0, "weight_decay": 0, "max_tokens": 1, "bucket": 1, "eps": 0,
-             "reinitialise_layers": 0, "layerwise_decay": 0, "patience": 1, "clip": 0}  # fmt: skip
-    whole = ("batch_size", "epochs", "max_tokens", "bucket", "reinitialise_layers", "patience")
+             "reinitialise_layers": 0, "layerwise_decay": 0, "patience": 1, "clip": 0, "freeze_layers": 0,
+             "teacher_weight": 0, "temperature": 1e-3}  # fmt: skip
+    whole = ("batch_size", "epochs", "max_tokens", "bucket", "reinitialise_layers", "patience", "freeze_layers")
     for key, value in recipe.items():
         if key in CHOICES:
-            if value not in CHOICES[key]:
-                raise UserError(f"recipe.{key}={value}: expected one of {', '.join(CHOICES[key])}. See conf/finetune.yaml.")
+            if value not in CHOICES[key] or isinstance(value, int) != (key == "probe"):
+                known = ", ".join({None: "null", True: "true", False: "false"}.get(word, word) for word in CHOICES[key])
+                raise UserError(f"recipe.{key}={value}: expected one of {known}. See conf/finetune.yaml.")
             continue
-        if value is None and key in ("patience", "clip"):
+        if value is None and key in ("patience", "clip", "freeze_layers", "teacher"):
+            continue
+        if key == "lora":
+            check_lora(value)
+            continue
+        if key == "teacher":
+            if not isinstance(value, str):
+                raise UserError(f"recipe.teacher={value}: expected the path of a fine-tuned checkpoint.")
             continue
         number = isinstance(value, int) if key in whole else isinstance(value, int | float)
-        share = key in ("warmup", "layerwise_decay")
+        share = key in ("warmup", "layerwise_decay", "teacher_weight")
         if not number or isinstance(value, bool) or value < least.get(key, 0) or (share and value > 1):
             kind = "a whole number" if key in whole else "a number"
             raise UserError(f"recipe.{key}={value}: expected {kind} of at least {least.get(key, 0)}. See conf/finetune.yaml.")
+    ways = {"adapter": recipe.get("adapter"), "probe": recipe.get("probe"),
+            "freeze_layers": recipe.get("freeze_layers") is not None}  # fmt: skip
+    if len(chosen := [key for key, is_set in ways.items() if is_set]) > 1:
+        raise UserError(f"recipe.{chosen[0]} and recipe.{chosen[1]}: two answers to what is trained. Set one of them.")
+    if chosen and recipe.get("reinitialise_layers"):
+        raise UserError(f"recipe.{chosen[0]} and recipe.reinitialise_layers: new weights that stay frozen. Set one of them.")
+    if recipe.get("probe") and recipe.get("head") == "modern":
+        raise UserError("recipe.probe and recipe.head=modern: a probe has a linear head. Set head to linear.")
+
+
+def check_lora(values: Any) -> None:
+    """UserError for recipe.lora that is not {rank, alpha, dropout, targets} with values that can work."""
+    if not isinstance(values, dict) or set(values) != set(LORA):
+        raise UserError(f"recipe.lora={values}: expected {{{', '.join(LORA)}}}. See conf/finetune.yaml.")
+    targets = values["targets"]
+    for key, good, wanted in (
+        ("rank", type(values["rank"]) is int and values["rank"] >= 1, "a whole number of at least 1"),
+        ("alpha", type(values["alpha"]) in (int, float) and values["alpha"] > 0, "a number above 0"),
+        ("dropout", type(values["dropout"]) in (int, float) and 0 <= values["dropout"] < 1, "a share of at least 0, below 1"),
+        ("targets", isinstance(targets, list) and targets and all(type(t) is str and t for t in targets), "a list of names"),
+    ):
+        if not good:
+            raise UserError(f"recipe.lora.{key}={values[key]}: expected {wanted}. See conf/finetune.yaml.")
+
+
+def with_recipe(settings: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`settings` with the keys of `own` laid over its recipe (keys of lora one by one), checked. UserError for other keys."""
+    if unknown := sorted(set(own) - set(settings["recipe"])):
+        raise UserError(f"models: recipe.{unknown[0]}: no such setting. There are: {', '.join(settings['recipe'])}.")
+    if "lora" in own and isinstance(own["lora"], dict):
+        own = {**own, "lora": {**settings["recipe"]["lora"], **own["lora"]}}
+    recipe = {**settings["recipe"], **own}
+    check_recipe(recipe)
+    return {**settings, "recipe": recipe}
 
 
 def read_start(checkpoint: str | Path, name: str | None = None, scratch: bool = False) -> Start:
@@ -134,17 +178,8 @@ def read_start(checkpoint: str | Path, name: str | None = None, scratch: bool = 
     weights, config, tokenizer, values = read_checkpoint(folder)
     name = name or f"{values.get('name') or Path(checkpoint).name}{'-scratch' if scratch else ''}"
     identity = digest_of([config.to_dict(), tokenizer.identity, None if scratch else read_json(folder / SUMS)[WEIGHTS]])
-    hours = 0.0 if scratch else _pretraining_hours(folder)
-    return Start(name.replace("/", "_"), str(checkpoint), None if scratch else weights, config, tokenizer, identity, hours)
-
-
-def _pretraining_hours(checkpoint: Path) -> float | None:
-    """Hours times ranks out of the summary.json that train.py left beside a checkpoint; None where there is none."""
-    try:
-        summary = read_json(checkpoint.parent / "summary.json")
-        return float(summary["hours"]) * int(summary["ranks"])
-    except (UserError, KeyError, TypeError, ValueError):
-        return None
+    runs = {} if scratch else ledger(folder)
+    return Start(name.replace("/", "_"), str(checkpoint), None if scratch else weights, config, tokenizer, identity, runs)
 
 
 def build_model(
@@ -187,10 +222,9 @@ def parameter_groups(model: TaskModel, recipe: dict[str, Any]) -> list[dict[str,
     lr x d^(L - i), embeddings the least, head and pooler the whole (arXiv 2003.10555, appendix B)."""
     layers, groups = model.encoder.config.layers, {}
     for name, parameter in model.named_parameters():
-        if (block := BLOCK.match(name)) is not None:
-            depth = int(block[1]) + 1
-        else:
-            depth = 0 if name.startswith(EMBEDDINGS) else layers + 1
+        if not parameter.requires_grad:
+            continue
+        depth = depth_of(name, layers)
         rate = recipe["lr"] * recipe["layerwise_decay"] ** (layers + 1 - depth)
         decay = recipe["weight_decay"] if parameter.ndim >= 2 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
@@ -264,7 +298,11 @@ def seeds_for(seeds: list[int] | str, data: Data) -> list[int]:
 
 def run_digest(settings: dict[str, Any], start: Start, data: Data, seed: int) -> str:
     """Identity of one run: all that decides its result but the machine."""
-    return digest_of([VERSION, settings["recipe"], settings["precision"], start.identity, data.digest, data.max_length, seed])
+    teacher = teacher_of(settings["recipe"], data.task.name, seed)
+    taught = [] if teacher is None else [identity_of(teacher)]
+    return digest_of(
+        [VERSION, settings["recipe"], settings["precision"], start.identity, data.digest, data.max_length, seed, *taught]
+    )
 
 
 def finished(folder: Path, digest: str, need_checkpoint: bool, splits: tuple[str, ...]) -> dict[str, Any] | None:

@@ -14,13 +14,12 @@ import torch
 from common.errors import UserError
 from common.files import read_json
 from data.features import Encoded, TaskBatch, encode
-from data.tasks import Task
-from model.adapters import load_any
+from model.adapters import ADAPTER, find_adapter, load_any
 from model.decoding import score_rows
 from model.distillation import HIDDEN, Student, spread
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
-from model.store import load_masked_lm, resolve_checkpoint
+from model.store import SUMS, WEIGHTS, load_masked_lm, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
 # ---------------------------------------------------------------- pre-training
@@ -83,33 +82,45 @@ def teacher_of(recipe: dict[str, Any], task: str, seed: int) -> str | None:
     return None if not path else str(path).replace("{task}", task).replace("{seed}", str(seed))
 
 
-def ask_teacher(path: str, task: Task, train: Encoded, tokenizer: Tokenizer, max_length: int, overlap: int | None,
-                max_tokens: int, device: torch.device, dtype: torch.dtype) -> tuple[list[torch.Tensor], float]:  # fmt: skip
-    """(raw scores of a fine-tuned teacher for every row of `train`, hours that it took).
+def identity_of(path: str) -> str:
+    """Digest of a teacher's weights. UserError where it is not there (yet)."""
+    adapter = find_adapter(path)
+    if adapter is not None:
+        return str(read_json(adapter / ADAPTER)["sha256"])
+    folder = resolve_checkpoint(path)
+    if not (folder / SUMS).exists():
+        raise UserError(
+            f"recipe.teacher={path}: no checkpoint there. Fine-tune the teacher first, with save_checkpoint=true, or name the "
+            "folder of one of its seeds."
+        )
+    return str(read_json(folder / SUMS)[WEIGHTS])
+
+
+def ask_teacher(path: str, data: Any, tokenizer: Tokenizer, max_tokens: int, device: torch.device,
+                dtype: torch.dtype) -> tuple[list[torch.Tensor], float]:  # fmt: skip
+    """(raw scores of a fine-tuned teacher for every training row of `data` (training.finetuning.Data), hours that it took).
 
     A teacher may have another tokenizer, except for qa, whose scores belong to pieces. Raises UserError for one of another
     kind or other labels; labels in another order are put in ours.
     """
-    begun = time.time()
+    begun, task, train, overlap = time.time(), data.task, data.splits["train"], data.overlap
     teacher, own, its = load_any(path)
     if its["kind"] != task.kind or set(its["labels"] or []) != set(task.labels or []):
         raise UserError(
             f"recipe.teacher={path}: was fine-tuned for {its['task']} ({its['kind']}, labels {its['labels']}), this task is "
             f"{task.name} ({task.kind}, labels {task.labels}). Fine-tune a teacher on this task: python finetune.py task=..."
         )
-    same = own.identity == tokenizer.identity
+    same, limit = own.identity == tokenizer.identity, teacher.encoder.config.max_length
     if task.kind == "qa" and not same:
         raise UserError(
             f"recipe.teacher={path}: its tokenizer is {own.identity}, the student's {tokenizer.identity}. Starts and ends "
             "belong to pieces: a teacher for questions needs the student's tokenizer."
         )
-    limit = teacher.encoder.config.max_length
-    if max_length > limit and task.kind == "qa":
-        raise UserError(f"recipe.teacher={path}: its max_length is {limit}, rows have up to {max_length}. Set task.max_length.")
-    if not same or max_length > limit:
-        theirs = encode(task.train, task.kind, own, task.labels, min(max_length, limit), overlap)
-    else:
-        theirs = train
+    if task.kind == "qa" and data.max_length > limit:
+        raise UserError(f"recipe.teacher={path}: reads {limit} tokens, the rows have {data.max_length}. Set task.max_length.")
+    theirs = train
+    if not same or data.max_length > limit:
+        theirs = encode(task.train, task.kind, own, task.labels, min(data.max_length, limit), overlap)
     scores = [torch.from_numpy(np.atleast_1d(part)) for part in score_rows(teacher.to(device), theirs, max_tokens, dtype)[0]]
     if task.labels and its["labels"] != task.labels:
         order = [its["labels"].index(label) for label in task.labels]
@@ -162,3 +173,15 @@ def measured(hours: dict[str, float | None]) -> float | None:
     """Sum of the hours that are known; None where none is, 0 of nothing."""
     known = [value for value in hours.values() if value is not None]
     return sum(known) if known or not hours else None
+
+
+def hours_behind(runs: dict[str, float | None], teacher: str | None) -> dict[str, Any]:
+    """What summary.json says of the runs behind one: those of its start (`runs`), and of its teacher what is not in them."""
+    more = {run: hours for run, hours in behind(teacher).items() if run not in runs}
+    own, taught = measured(runs), measured(more) if teacher else None
+    return {
+        "pretraining_hours": "not measured" if own is None else own,
+        "teacher_hours": taught if taught is not None or not teacher else "not measured",
+        "not_measured": sorted(run for run, hours in {**runs, **more}.items() if hours is None),
+        "ledger": {**runs, **more},
+    }
