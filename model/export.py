@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import read_json, sync_tree, write_json, write_text
+from common.files import put_in_place, read_json, sync_tree, write_json, write_text
 from model.encoder import EncoderConfig
 from model.heads import POOLED, TASK
 from model.huggingface import SUFFIXES, config_to_transformers, to_transformers
@@ -53,12 +53,7 @@ def export_checkpoint(
     if kind is None and any(name.startswith("encoder.pooler.") for name in weights):
         notes.append("the pooler is left out: *ForMaskedLM has none")
         weights = {name: value for name, value in weights.items() if not name.startswith("encoder.pooler.")}
-    if tokenizer.engine is None:
-        raise UserError(f"{folder}: its tokenizer is a sentencepiece .model alone. Add its tokenizer.json and convert it anew.")
-    special = {
-        "pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
-        "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "mask_token_id": tokenizer.mask_id,
-    }  # fmt: skip
+    special, tokenizer_config = tokenizer_settings(tokenizer, config, family, folder)
     pooling = None if task is None or kind not in POOLED else task.get("pooling") or "pooler"
     theirs = config_to_transformers(config, family, special, kind, None if task is None else task["labels"], pooling)
     named = to_transformers(weights, config, family, kind)
@@ -73,24 +68,34 @@ def export_checkpoint(
         safetensors.torch.save_file(kept, beside / WEIGHTS, metadata={"format": "pt"})
         write_json(beside / CONFIG, theirs | {"dtype": dtype, "ours": values})
         tokenizer.save(beside)
-        settings = read_json(beside / SETTINGS_FILE)
-        reads_types = family == "bert" and config.types > 1
-        inputs = ["input_ids", *(["token_type_ids"] if reads_types else []), "attention_mask"]
-        # transformers applies none of it to a tokenizer.json, but tells its users so; max_length is what the encoder reads.
-        settings |= {"model_input_names": inputs, "model_max_length": config.max_length}
-        write_json(beside / SETTINGS_FILE, settings)
+        write_json(beside / SETTINGS_FILE, read_json(beside / SETTINGS_FILE) | tokenizer_config)
         if task is not None:
             write_json(beside / TASK, task)
         parameters = sum(value.numel() for value in kept.values())
         write_text(beside / "README.md", card(folder, config, tokenizer, values, task, given, parameters))
         sync_tree(beside)
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
+        put_in_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     if "license" not in given:
         notes.append("no license given: the card says unknown. Set license in --card-data")
     return notes
+
+
+def tokenizer_settings(
+    tokenizer: Tokenizer, config: EncoderConfig, family: str, folder: Path
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """(special ids for config.json, what tokenizer_config.json says more). UserError for one without a tokenizer.json."""
+    if tokenizer.engine is None:
+        raise UserError(f"{folder}: its tokenizer is a sentencepiece .model alone. Add its tokenizer.json and convert it anew.")
+    special = {
+        "pad_token_id": tokenizer.pad_id, "cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id,
+        "bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id, "mask_token_id": tokenizer.mask_id,
+    }  # fmt: skip
+    reads_types = family == "bert" and config.types > 1
+    inputs = ["input_ids", *(["token_type_ids"] if reads_types else []), "attention_mask"]
+    # transformers applies none of it to a tokenizer.json, but tells its users so; max_length is what the encoder reads.
+    return special, {"model_input_names": inputs, "model_max_length": config.max_length}
 
 
 def family_of(config: EncoderConfig, tokenizer: Tokenizer, values: dict[str, Any], folder: Path) -> str:

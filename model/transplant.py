@@ -154,12 +154,15 @@ def static_embeddings(documents: Iterable[np.ndarray], size: int, rank: int = RA
     information = np.log(values * smooth.sum() / (by_row[rows] * smooth[columns]))
     kept = information > 0
     matrix = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([rows[kept], columns[kept]])), torch.from_numpy(information[kept]).float(), (size, size)
-    ).coalesce()
+        torch.from_numpy(np.stack([rows[kept], columns[kept]])), torch.from_numpy(information[kept]).float(), (size, size),
+        check_invariants=False,
+    ).coalesce()  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         left, strengths, _ = torch.svd_lowrank(matrix, q=min(rank, size), niter=4)
-    return torch.nn.functional.normalize(left * strengths.sqrt(), dim=1)
+    vectors = torch.nn.functional.normalize(left * strengths.sqrt(), dim=1)
+    vectors[np.bincount(rows[kept], minlength=size) == 0] = 0.0  # never seen: what stands there is rounding
+    return vectors
 
 
 def sparsemax(scores: Tensor) -> Tensor:

@@ -1,0 +1,174 @@
+"""Sentence vectors: the loss by its definition, pairs from neighbours, and sentence-transformers gives the same vectors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from common.errors import UserError
+from common.files import read_json, write_jsonl, write_text
+from data.splits import split_of
+from model.embeddings import embed, export_sentences, main, mean_vectors, rows_of
+from model.encoder import EncoderConfig
+from model.importing import import_checkpoint
+from model.mlm import MaskedLM
+from model.store import load_encoder, write_checkpoint
+from tests.conftest import ROOT, run_script
+from tests.model.peers import write_peer
+from tokenization.tokenizer import Tokenizer
+from training.sentences import info_nce, neighbours, scored_pairs, spearman
+
+TEXTS = ["Bakı Azərbaycanın paytaxtıdır.", "İlıq yağış yağır, uşaqlar evə qaçır, çünki hava soyuyur və külək əsir.", "Salam!"]
+
+
+@pytest.fixture(autouse=True)
+def hf_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+
+
+def checkpoint_of(folder, tokenizer: Tokenizer, architecture: str, **more):
+    shape = {"hidden_size": 32, "layers": 3, "heads": 2, "intermediate_size": 48, "max_length": 64, "initializer_range": 0.2}
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig(architecture=architecture, vocab_size=tokenizer.vocab_size, **(shape | more)))
+    write_checkpoint(folder, model.state_dict(), model.encoder.config, tokenizer, {"name": "cümlə"})
+
+
+def test_mean_over_all_tokens_at_unit_length(prepared, tmp_path):
+    """By hand, a text at a time; in any order and batch the same; longer texts are cut."""
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    checkpoint_of(tmp_path / "ours", tokenizer, "bert")
+    encoder, _ = load_encoder(tmp_path / "ours")
+    vectors = embed(encoder, tokenizer, [*TEXTS, TEXTS[1] * 9], 20)
+    encoder.eval()
+    for text, vector in zip([*TEXTS, TEXTS[1] * 9], vectors, strict=True):
+        row = rows_of(tokenizer, [text], 20)[0]
+        assert len(row) <= 20 and row[0] == tokenizer.cls_id and row[-1] == tokenizer.sep_id
+        from data.layout import Layout
+
+        with torch.no_grad():
+            mean = encoder(torch.from_numpy(row), Layout.of([len(row)])).mean(0)
+        torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-5)
+    assert not encoder.training
+
+
+def test_info_nce_is_its_definition():
+    """A loop over rows; a second text that says the same as the true one is no negative."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.nn.functional.normalize(torch.randn(5, 7, generator=generator), dim=1) for _ in range(2))
+    names = np.array([0, 1, 2, 1, 4])
+    total = 0.0
+    for i in range(5):
+        for rows, columns in ((first, second), (second, first)):
+            scores = [float(rows[i] @ columns[j]) / 0.1 for j in range(5) if j == i or names[j] != names[i]]
+            own = float(rows[i] @ columns[i]) / 0.1
+            total += np.log(np.sum(np.exp(scores))) - own
+    assert float(info_nce(first, second, names, 0.1)) == pytest.approx(total / 10, rel=1e-5)
+
+
+def test_spearman_equals_scipys():
+    random = np.random.default_rng(0)
+    for ties in (3, 100):
+        a, b = random.integers(0, ties, 200), random.normal(size=200)
+        assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_neighbours_keep_documents_apart():
+    documents = [{"id": f"d{n}", "text": " ".join(f"Cümlə nömrə {n} {k} burada durur." for k in range(7))} for n in range(40)]
+    train, heldout = neighbours(documents)
+    assert len(train) + len(heldout) == 40 * 3
+    used = [text for pair in train + heldout for text in pair]
+    assert len(used) == len(set(used))
+    for part, held in ((train, False), (heldout, True)):
+        for first, second in part:
+            number, place = first.split()[2], int(first.split()[3])
+            assert (split_of(f"d{number}") == 2) == held and second.split()[2:4] == [number, str(place + 1)]
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    ("score\tsentence1\tsentence2\n5.0\ta b\n", "line 2"), ("score\tsentence1\tsentence2\nx\ta\tb\n", "line 2"),
+    ("score\tsentence1\tsentence2\n1\ta\tb\n", "fewer than two"),
+])  # fmt: skip
+def test_bad_scored_pairs_are_named(content, said, tmp_path):
+    write_text(tmp_path / "pairs.tsv", content)
+    with pytest.raises(UserError, match=said):
+        scored_pairs(tmp_path / "pairs.tsv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "modern", "xlm-roberta"])
+def test_sentence_transformers_gives_the_same_vectors(kind, prepared, tmp_path, capsys):
+    library = pytest.importorskip("sentence_transformers", reason="installed with requirements-dev.txt")
+    if kind == "xlm-roberta":
+        write_peer(tmp_path / "theirs", kind)
+        import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
+    else:
+        more = {"norm_eps": 1e-5, "window": 4} if kind == "modern" else {}
+        checkpoint_of(tmp_path / "ours", Tokenizer.load(prepared / "tokenizer"), kind, **more)
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out")]) == 0
+    texts = [*TEXTS, TEXTS[1] * 9]
+    model = library.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    encoder, tokenizer = load_encoder(tmp_path / "ours")
+    vectors = embed(encoder, tokenizer, texts, 512)
+    np.testing.assert_allclose(model.encode(texts), vectors.numpy(), atol=1e-5)
+    assert model.similarity(vectors[:1], vectors).shape == (1, 4)
+    import transformers
+
+    peer = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    assert peer.config.hidden_size == 32
+    back = import_checkpoint(str(tmp_path / "out"), tmp_path / "back")
+    assert any("no masked-LM head" in note for note in back)
+    again, _ = load_encoder(tmp_path / "back")
+    assert torch.equal(embed(again, tokenizer, texts, 512), vectors)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "library_name: sentence-transformers" in card and "SentenceTransformer(" in card
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    assert main(["vectors", str(tmp_path / "ours"), str(tmp_path / "texts.txt"), str(tmp_path / "v.npy")]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), vectors[:3].numpy(), atol=1e-6)
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out")]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
+    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    checkpoint_of(tmp_path / "ours", tokenizer, "bert")
+    encoder, _ = load_encoder(tmp_path / "ours")
+    encoder.eval()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-2)
+    rows = rows_of(tokenizer, [*TEXTS, "Bakı böyük şəhərdir.", "Külək əsir.", "Sağ ol!"], 32)
+    losses = []
+    for _ in range(8):
+        first, second = mean_vectors(encoder, rows, torch.device("cpu")).split(3)
+        loss = info_nce(first, second, np.arange(3), 0.1)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.slow
+def test_the_command(prepared, tmp_path):
+    """From the demo's documents: learns, reports before and after, exports; reuses; bad words end with 2."""
+    checkpoint_of(tmp_path / "ours", Tokenizer.load(prepared / "tokenizer"), "bert", initializer_range=0.02)
+    write_jsonl(tmp_path / "scored.jsonl", [{"text": t, "text_b": t[:-1], "score": n} for n, t in enumerate(TEXTS)])
+    words = ["-m", "training.sentences", f"checkpoint={tmp_path / 'ours'}", f"documents={ROOT}/data/demo/corpus/*.jsonl",
+             "optimizer.lr=3e-3", "epochs=5", "batch=16", "max_length=48", "device=cpu", "precision=fp32", "threads=1",
+             f"test={tmp_path / 'scored.jsonl'}", f"hydra.run.dir={tmp_path / 'run'}"]  # fmt: skip
+    result = run_script(*words)
+    assert result.returncode == 0, result.stderr
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["after"]["next_sentence"] > 2 * summary["before"]["next_sentence"] > 0
+    losses = [line["loss"] for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").open()) if "loss" in line]
+    assert losses[-1] < losses[0] and "spearman" in summary["after"]
+    export_sentences(tmp_path / "run", tmp_path / "out")
+    assert "Sentence vectors: " in (tmp_path / "out" / "README.md").read_text()
+    assert "reused" in run_script(*words).stdout
+    for word, said in (
+        ("documents=nowhere/*.jsonl", "no such files"),
+        ("batch=1", "at least 2"),
+        ("checkpoint=nowhere", "nowhere"),
+    ):
+        result = run_script(*words[:-1], f"hydra.run.dir={tmp_path / 'other'}", word)
+        assert result.returncode == 2 and said in result.stderr and "Traceback" not in result.stderr
