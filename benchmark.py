@@ -13,6 +13,7 @@ folders, with python -m evaluation.report.
 """
 
 import itertools
+import os
 import shutil
 import sys
 import traceback
@@ -29,8 +30,11 @@ from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from common.launch import launch, resolved
 from evaluation.baselines import BASELINES, write_baseline
+from evaluation.leakage import write_overlaps
 from evaluation.report import build_report
 from finetune import Diverged, check_seeds, prepare_machine, run_seed
+from train import train
+from training.entries import check_models, filled, is_pretrained_here, places_of, pretraining_config, pretraining_keys
 from training.finetuning import (
     READ,
     Data,
@@ -42,6 +46,7 @@ from training.finetuning import (
     run_digest,
     seeds_for,
     settings_for,
+    with_recipe,
     write_inputs,
 )
 
@@ -50,17 +55,23 @@ KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
 
 def benchmark(config: DictConfig) -> int:
     """All runs that are not finished, then the report; returns the exit code."""
-    refuse_unread(tuple(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), "benchmark.py")
+    more = pretraining_keys()[0] if any("pretrain" in model for model in config.models or [] if model) else ()
+    read = (*(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), *more)
+    refuse_unread(read, "benchmark.py")
     whole = resolved(OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"]))
     device = prepare_machine(whole)
     wanted, out = check_seeds(whole["seeds"]), Path(whole["out"])
-    check_models(whole["models"])
+    check_models(whole["models"], whole["tuning"])
     if not whole["tasks"]:
         raise UserError("tasks: none given. Name files of conf/task, e.g. tasks=[topic,ner].")
 
     # Everything is read and checked before the first run, so that a mistake in the last task does not cost the night.
     plans = [settings_for(config, task) for task in OmegaConf.to_container(config.tasks, resolve=True)]
-    starts = [read_start(model["checkpoint"], model["name"], model.get("scratch", False)) for model in whole["models"]]
+    recipes = [[with_recipe(settings, model.get("recipe") or {}) for model in whole["models"]] for settings in plans]
+    for model in filter(is_pretrained_here, whole["models"]):
+        pretraining_config(config, model)
+    models = pretrain(config, whole["models"])
+    starts = [read_start(model["checkpoint"], model["name"], model.get("scratch", False)) for model in models]
     cache: dict[Any, Any] = {}  # examples, and token ids by tokenizer, shared by all models and seeds
     data = [[prepare_data(settings, start, cache) for settings in plans] for start in starts]
     names = [part.task.name for part in data[0]]
@@ -90,8 +101,8 @@ def benchmark(config: DictConfig) -> int:
         folders.append(folder)
         reused += again
         bar.update()
-    for settings, column in zip(plans, zip(*data, strict=True), strict=True):
-        for start, part in zip(starts, column, strict=True):
+    for own, column in zip(recipes, zip(*data, strict=True), strict=True):
+        for settings, start, part in zip(own, starts, column, strict=True):
             place = out / start.name / part.task.name
             chosen = settings
             if not trials:  # of an earlier start with a grid; its runs stay, so that it can be had again at once
@@ -134,21 +145,39 @@ def benchmark(config: DictConfig) -> int:
     if corpus and not corpus.exists():
         print(f"report: {corpus} is not there, so no page on the corpus")
         corpus = None
+    overlap = leaked(out, names, report["overlap"])
     if folders:
-        print(build_report(folders, out, pretraining, corpus, report["title"]))
+        print(build_report(folders, out, pretraining, corpus, report["title"], overlap=overlap))
         print(f"\n{out / 'report.html'} (and report.md, report.csv, report.tex)")
     return 1 if failed else 0
 
 
-def check_models(models: Any) -> None:
-    """UserError for an entry of `models` that is not {name, checkpoint, scratch}."""
-    for model in models or [None]:
-        if not isinstance(model, dict) or not {"name", "checkpoint"} <= set(model) <= {"name", "checkpoint", "scratch"}:
-            wanted = "{name: ..., checkpoint: ..., scratch: true or false}"
-            raise UserError(f"models: {model} is not {wanted}. See conf/benchmark.yaml.")
-    names = [model["name"] for model in models]
-    if len(set(names)) < len(names):
-        raise UserError(f"models: two have the same name ({', '.join(names)}). Each needs its own folder.")
+def leaked(out: Path, names: list[str], corpus: str | None) -> Path | None:
+    """The file that says how much of each test item the pre-training corpus holds; None where there is no corpus."""
+    if not corpus or not Path(corpus).exists():
+        if corpus:
+            print(f"report: {corpus} is not there, so no check of leakage")
+        return None
+    files = [out / "inputs" / f"{name}-test.jsonl" for name in names]
+    workers = min(8, os.cpu_count() or 1) if sum(f.stat().st_size for f in Path(corpus).rglob("*.jsonl.gz")) > 1 << 28 else 1
+    try:
+        lines = write_overlaps(files, corpus, out / "overlap.jsonl", workers=workers)
+    except UserError as error:
+        print(f"report: no check of leakage ({error})", file=sys.stderr)
+        return None
+    print("overlap with the corpus:", *lines, sep="\n  ")
+    return out / "overlap.jsonl"
+
+
+def pretrain(config: DictConfig, models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pre-train the entries that say how, in the order listed; all entries, each with its checkpoint."""
+    places = places_of(config.workdir, models)
+    for model in models:
+        if is_pretrained_here(model):
+            print(f"benchmark: pre-training of {model['name']}")
+            if code := train(pretraining_config(config, filled(model, places))):
+                sys.exit(code)
+    return [{**filled(model, places), "checkpoint": places[model["name"]]} for model in models]
 
 
 def set_down(path: Path, what: str, error: Exception) -> str:

@@ -25,9 +25,10 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import open_text, read_json, read_jsonl, write_jsonl
+from common.files import digest_of, open_text, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from language.azerbaijani import fold_key
 
+FORMAT = 1  # of the search: a change that changes results makes finished ones be made anew
 SHORTEST = 5  # words; the commonest four-word phrases of a language stand in any large corpus
 BLOCK_WORDS = 200_000  # documents are scanned in blocks of this many words: one numpy pass each
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it vanishes modulo 2^64
@@ -59,7 +60,7 @@ class Found:
 
 
 def read_items(path: str | Path) -> tuple[str, list[tuple[str, str]]]:
-    """(task name, [(id, text)]) of a task file: {"id", "text"} lines, or any format that fine-tuning reads.
+    """(task name, [(id, text)]) of a task file: {"id", "text"} lines, or a file that fine-tuning reads.
 
     Raises UserError for a missing file, an unknown format, a line without text and a file without items. Ids are the
     file's own, else line or record numbers, as fine-tuning gives them.
@@ -67,7 +68,7 @@ def read_items(path: str | Path) -> tuple[str, list[tuple[str, str]]]:
     path = Path(path)
     suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
     suffix = suffixes[-1] if suffixes else ""
-    name = path.name.split(".", 1)[0].removesuffix("-test")
+    name = Path(path.name.removesuffix(".gz")).stem.removesuffix("-test")  # a task's own name may have a dot in it
     if suffix in (".jsonl", ".ndjson"):
         rows: Iterator[tuple[int, dict[str, Any]]] = read_jsonl(path)
     elif suffix in (".csv", ".tsv"):
@@ -76,8 +77,10 @@ def read_items(path: str | Path) -> tuple[str, list[tuple[str, str]]]:
         rows = _read_conll(path)
     elif suffix == ".json":
         rows = _read_squad(path)
+    elif suffix == ".parquet":
+        rows = _read_parquet(path)
     else:
-        raise UserError(f"{path}: format {suffix or 'unknown'}; expected jsonl, csv, tsv, conll or SQuAD json.")
+        raise UserError(f"{path}: format {suffix or 'unknown'}; expected jsonl, csv, tsv, conll, parquet or SQuAD json.")
     items = []
     for line, row in rows:
         text = "\n".join(_texts(row))
@@ -123,6 +126,20 @@ def _read_conll(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 words = []
     if words:
         yield first, {"words": words}
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged after record {number} ({error}). Download the file again.") from None
 
 
 def _read_squad(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -253,11 +270,7 @@ def overlaps(index: Index, corpus: str | Path, workers: int = 1) -> list[dict[st
     `corpus`: a corpus folder of prepare.py (its documents/*.jsonl.gz), or any folder or file of such lines. Source and
     document name the one that covers most of one of the item's lines. Raises UserError for a corpus without documents.
     """
-    corpus = Path(corpus)
-    folder = corpus / "documents" if (corpus / "documents").is_dir() else corpus
-    files = [corpus] if corpus.is_file() else sorted([*folder.glob("*.jsonl.gz"), *folder.glob("*.jsonl")])
-    if not files:
-        raise UserError(f"{corpus}: no documents/*.jsonl.gz. Give the corpus folder that prepare.py wrote.")
+    files = _documents(Path(corpus))
     total = Found(np.zeros(len(index.words), dtype=bool))
     jobs = [(path, index) for path in files]
     if workers > 1:
@@ -281,6 +294,38 @@ def overlaps(index: Index, corpus: str | Path, workers: int = 1) -> list[dict[st
     return rows
 
 
+def _documents(corpus: Path) -> list[Path]:
+    folder = corpus / "documents" if (corpus / "documents").is_dir() else corpus
+    files = [corpus] if corpus.is_file() else sorted([*folder.glob("*.jsonl.gz"), *folder.glob("*.jsonl")])
+    if not files:
+        raise UserError(f"{corpus}: no documents/*.jsonl.gz. Give the corpus folder that prepare.py wrote.")
+    return files
+
+
+def write_overlaps(files: Sequence[Path], corpus: str | Path, out: str | Path, n: int = 13, workers: int = 1) -> list[str]:
+    """Write the rows of `overlaps` for the items of all `files` to `out`; one line a task for the terminal.
+
+    The same items and the same documents (by name, size and time) are not looked for twice: <out>.json says what was done.
+    Raises what `read_items`, `build_index` and `overlaps` raise.
+    """
+    out = Path(out)
+    done = out.with_name(f"{out.name}.json")
+    held = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _documents(Path(corpus))]
+    key = digest_of([FORMAT, n, held, [(path.name, sha256_file(path)) for path in files]])
+    if not (out.exists() and done.exists() and read_json(done).get("key") == key):
+        write_jsonl(out, overlaps(build_index([read_items(path) for path in files], n), corpus, workers))
+        write_json(done, {"key": key, "n": n, "corpus": str(corpus)})
+    rows = [row for _, row in read_jsonl(out)]
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row["overlap"] for row in rows if row["task"] == task]
+        known = [share for share in own if share is not None]
+        touched, whole = sum(share > 0 for share in known), sum(share >= 0.5 for share in known)
+        short = f", {len(own) - len(known)} too short to tell" if len(known) < len(own) else ""
+        lines.append(f"{task}: {len(own)} items, {touched} share a run of words with the corpus, {whole} half or more{short}")
+    return lines
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.leakage", description=__doc__.split("\n", 1)[0])
@@ -300,19 +345,11 @@ def main(arguments: list[str] | None = None) -> int:
             files += inputs
         if not files:
             raise UserError("no test file. Give --tasks FILE... or --predictions DIR...")
-        index = build_index([read_items(path) for path in files], options.n)
-        rows = overlaps(index, options.corpus, options.workers)
-        write_jsonl(options.out, rows)
+        lines = write_overlaps(files, options.corpus, options.out, options.n, options.workers)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for task in dict.fromkeys(row["task"] for row in rows):
-        own = [row["overlap"] for row in rows if row["task"] == task]
-        known = [share for share in own if share is not None]
-        touched, whole = sum(share > 0 for share in known), sum(share >= 0.5 for share in known)
-        short = f", {len(own) - len(known)} too short to tell" if len(known) < len(own) else ""
-        print(f"{task}: {len(own)} items, {touched} share a run of words with the corpus, {whole} half or more{short}")
-    print(options.out)
+    print(*lines, options.out, sep="\n")
     return 0
 
 

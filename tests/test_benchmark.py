@@ -21,7 +21,7 @@ from test_finetune import checkpoint, files  # noqa: F401  (fixtures)
 
 from benchmark import benchmark, check_tuning
 from common.errors import UserError
-from common.files import read_json, read_jsonl
+from common.files import read_json, read_jsonl, write_jsonl
 from common.launch import ROOT
 from finetune import check_seeds
 from training.finetuning import Data, seeds_for
@@ -129,6 +129,8 @@ def test_seeds_auto_follow_the_training_rows():
 
 def test_a_failing_run_costs_its_cell_and_nothing_else(checkpoint, files, tmp_path, capsys):  # noqa: F811
     words = words_of(checkpoint, files, tmp_path, "seeds=[0,1]", "baselines=[]")
+    texts = [json.loads(line)["context"] for line in files["qa"].read_text().splitlines()[:30]]
+    write_jsonl(tmp_path / "corpus" / "documents" / "d.jsonl", [{"id": n, "text": text} for n, text in enumerate(texts)])
     blocked = tmp_path / "benchmark" / "a" / "q"
     blocked.mkdir(parents=True)
     (blocked / ".seed-1.part").write_text("a file where the run's folder should grow")
@@ -140,6 +142,10 @@ def test_a_failing_run_costs_its_cell_and_nothing_else(checkpoint, files, tmp_pa
     assert failure["run"] == "a on q, seed 1" and "Traceback" in failure["traceback"]
     report = (tmp_path / "benchmark" / "report.md").read_text()
     assert "seeds 1 of 2 are missing" in report
+    # The corpus that prepare.py left in the same folder was searched for the test items, without being asked to.
+    assert "overlap with the corpus:" in said.out and "share a run of words with the corpus" in said.out
+    clean = next(line for line in report.splitlines() if line.startswith("| q | b |"))
+    assert "n = " in clean and "## Clean and seen test items" in report
     assert len(scores(tmp_path / "benchmark")) == 7
     for name in (".seed-1.part", "seed-1"):
         (blocked / name).unlink(missing_ok=True)

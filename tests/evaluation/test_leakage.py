@@ -3,12 +3,13 @@
 import json
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
 from common.files import read_jsonl, write_jsonl
 from evaluation import leakage
-from evaluation.leakage import build_index, main, overlaps, read_items
+from evaluation.leakage import build_index, main, overlaps, read_items, write_overlaps
 from language.azerbaijani import fold_key
 
 WORDS = ["ağac", "bulaq", "çay", "dəniz", "əl", "fikir", "göl", "həyat", "ilk", "işıq", "qış", "yol"]
@@ -81,7 +82,14 @@ def test_command_line_writes_the_document_and_counts(tmp_path, capsys):
     rows = [row for _, row in read_jsonl(out)]
     assert rows[0] == {"task": "topic", "id": "1", "overlap": 1.0, "source": "news", "document": "n7"}
     assert rows[1]["overlap"] == 0 and rows[1]["document"] is None and rows[2]["overlap"] is None
-    assert "3 items, 1 share a run of words with the corpus, 1 half or more, 1 too short" in capsys.readouterr().out
+    said = "3 items, 1 share a run of words with the corpus, 1 half or more, 1 too short"
+    assert said in capsys.readouterr().out
+    # The same again is not looked for again; other documents, items or run lengths are.
+    inputs, corpus = [tmp_path / "bench" / "inputs" / "topic-test.jsonl"], tmp_path / "corpus"
+    before = out.stat().st_mtime_ns
+    assert said in write_overlaps(inputs, corpus, out)[0] and out.stat().st_mtime_ns == before
+    write_jsonl(corpus / "documents" / "b.jsonl", [{"id": "b", "text": items[1]}])
+    assert "2 share a run" in write_overlaps(inputs, corpus, out)[0]
 
 
 def test_items_of_every_format(tmp_path):
@@ -96,6 +104,14 @@ def test_items_of_every_format(tmp_path):
     assert read_items(tmp_path / "c.conll") == ("c", [("1", "Bakı böyükdür"), ("4", "Əli")])
     assert read_items(tmp_path / "d.json") == ("d", [("q", "Nə?\nMətn.")])
     assert read_items(tmp_path / "topic-test.jsonl") == ("topic", [("5", "bir")])
+    (tmp_path / "v1.2-test.jsonl").write_text('{"id": 5, "text": "bir"}\n')
+    assert read_items(tmp_path / "v1.2-test.jsonl")[0] == "v1.2"
+    row = {"id": "p", "tokens": ["Bakı", "böyükdür"], "ner_tags": [1, 0]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "e.parquet")
+    assert read_items(tmp_path / "e.parquet") == ("e", [("p", "Bakı böyükdür")])
+    (tmp_path / "f.parquet").write_bytes((tmp_path / "e.parquet").read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"f.parquet: damaged after record 0"):
+        read_items(tmp_path / "f.parquet")
 
 
 def test_bad_input_is_named(tmp_path, capsys):
