@@ -27,7 +27,8 @@ def prepare(settings: dict[str, Any]) -> None:
     if settings["tokenizer"]["kind"] == "imported":
         from training.starting import keep_tokenizer
 
-        tokenizer = keep_tokenizer(settings["start_from"], settings["tokenizer_dir"])
+        whose = settings["start_from"] or settings["distill"]["teacher"]
+        tokenizer = keep_tokenizer(whose, settings["tokenizer_dir"])
     else:
         tokenizer = train_tokenizer(settings["tokenizer"], corpus, settings["tokenizer_dir"], settings["seed_data"])
     write_shards(corpus, tokenizer, settings["shards_dir"])

@@ -43,7 +43,7 @@ from training.tracking import peak_memory, reset_peak_memory
 BARS = {"max-length": 3.0, "dynamic": 1.3}  # examples a second of ours over this peer's
 REAL = {"titles": "az_news", "pairs": "az_paraphrase", "ner": "az_ner", "qa": "tr_qa"}  # files of conf/task
 DEMO = {"titles": "topic", "pairs": "paraphrase", "ner": "ner", "qa": "qa"}
-MAX_TOKENS = 16384  # of one forward pass of ours, as conf/finetune.yaml has it
+MAX_TOKENS = 16384  # of one forward pass of ours, as conf/recipe.yaml has it
 HEADS = {
     "classification": "BertForSequenceClassification", "pair": "BertForSequenceClassification",
     "tagging": "BertForTokenClassification", "qa": "BertForQuestionAnswering",

@@ -15,7 +15,7 @@ from train import budget_of, train
 CONF = ROOT / "conf"
 GROUPS = ["corpus", "tokenizer", "model", "masking", "optimizer", "schedule", "tracker", "experiment", "debug", "launcher"]
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-EXPLAINED = ["base.yaml", "finetune.yaml", *(f"{group}/*.yaml" for group in [*GROUPS[:7], "launcher", "task"])]
+EXPLAINED = ["base.yaml", "recipe.yaml", *(f"{group}/*.yaml" for group in [*GROUPS[:7], "launcher", "task"])]
 
 
 def composed(*overrides: str, name: str = "train") -> DictConfig:

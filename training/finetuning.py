@@ -114,7 +114,7 @@ def check_recipe(recipe: dict[str, Any]) -> None:
         if key in CHOICES:
             if value not in CHOICES[key] or isinstance(value, int) != (key == "probe"):
                 known = ", ".join({None: "null", True: "true", False: "false"}.get(word, word) for word in CHOICES[key])
-                raise UserError(f"recipe.{key}={value}: expected one of {known}. See conf/finetune.yaml.")
+                raise UserError(f"recipe.{key}={value}: expected one of {known}. See conf/recipe.yaml.")
             continue
         if value is None and key in ("patience", "clip", "freeze_layers", "teacher"):
             continue
@@ -129,7 +129,7 @@ def check_recipe(recipe: dict[str, Any]) -> None:
         share = key in ("warmup", "layerwise_decay", "teacher_weight")
         if not number or isinstance(value, bool) or value < least.get(key, 0) or (share and value > 1):
             kind = "a whole number" if key in whole else "a number"
-            raise UserError(f"recipe.{key}={value}: expected {kind} of at least {least.get(key, 0)}. See conf/finetune.yaml.")
+            raise UserError(f"recipe.{key}={value}: expected {kind} of at least {least.get(key, 0)}. See conf/recipe.yaml.")
     ways = {"adapter": recipe.get("adapter"), "probe": recipe.get("probe"),
             "freeze_layers": recipe.get("freeze_layers") is not None}  # fmt: skip
     if len(chosen := [key for key, is_set in ways.items() if is_set]) > 1:
@@ -143,7 +143,7 @@ def check_recipe(recipe: dict[str, Any]) -> None:
 def check_lora(values: Any) -> None:
     """UserError for recipe.lora that is not {rank, alpha, dropout, targets} with values that can work."""
     if not isinstance(values, dict) or set(values) != set(LORA):
-        raise UserError(f"recipe.lora={values}: expected {{{', '.join(LORA)}}}. See conf/finetune.yaml.")
+        raise UserError(f"recipe.lora={values}: expected {{{', '.join(LORA)}}}. See conf/recipe.yaml.")
     targets = values["targets"]
     for key, good, wanted in (
         ("rank", type(values["rank"]) is int and values["rank"] >= 1, "a whole number of at least 1"),
@@ -152,7 +152,7 @@ def check_lora(values: Any) -> None:
         ("targets", isinstance(targets, list) and targets and all(type(t) is str and t for t in targets), "a list of names"),
     ):
         if not good:
-            raise UserError(f"recipe.lora.{key}={values[key]}: expected {wanted}. See conf/finetune.yaml.")
+            raise UserError(f"recipe.lora.{key}={values[key]}: expected {wanted}. See conf/recipe.yaml.")
 
 
 def with_recipe(settings: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def keep_tokenizer(checkpoint: str | None, out: str | Path) -> Tokenizer:
     Raises UserError without a checkpoint, or for one that cannot be read.
     """
     if not checkpoint:
-        raise UserError("tokenizer=imported: whose? Set start_from to a checkpoint, a Hugging Face folder or hub://owner/name.")
+        raise UserError("tokenizer=imported: whose? Set start_from (or distill.teacher) to a checkpoint or hub://owner/name.")
     folder, out = resolve_checkpoint(checkpoint), Path(out)
     verify_checkpoint(folder)
     tokenizer = Tokenizer.load(folder)
@@ -79,9 +79,14 @@ def shape_of(settings: dict[str, Any], tokenizer: Tokenizer) -> EncoderConfig:
 def take_weights(model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer, shards: Shards, quiet: bool = False) -> None:
     """Fill `model` from start_from, if that is set: kept, tiled or carried over into this run's vocabulary.
 
-    A function of the settings and the shards alone, so that a run that goes on finds the same start again.
+    A new model with bias_from_counts begins with the log frequencies of the pieces as the decoder's bias: what a model
+    learns first anyway, and the first hundred steps of a small run. A function of the settings and the shards alone, so
+    that a run that goes on finds the same start again.
     """
     if not settings["start_from"]:
+        if settings["bias_from_counts"]:
+            counts = shards.piece_counts(len(model.head.bias)) + 1.0
+            model.head.bias.data = torch.from_numpy(np.log(counts / counts.sum())).float()
         return
 
     def static() -> torch.Tensor:
