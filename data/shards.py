@@ -50,6 +50,10 @@ class Shards:
         """Tokens of each source [S]."""
         return np.bincount(self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)).astype(int)
 
+    def piece_counts(self, vocab_size: int, sample: int = 1 << 26) -> np.ndarray:
+        """How often each piece [V] stands in the text; counted on every nth token where there are more than `sample`."""
+        return np.bincount(self.tokens[:: max(1, len(self.tokens) // sample)], minlength=vocab_size).astype(float)
+
 
 def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> dict[str, Any]:
     """Encode every kept document of a built corpus into `out`; return index.json's content.

@@ -1,0 +1,45 @@
+"""bias_from_counts: a new model knows how often each piece stands in the text, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.layout import Layout
+from data.shards import DOCUMENT, Shards
+from model.encoder import EncoderConfig
+from model.mlm import MaskedLM
+from training.starting import take_weights
+
+SIZE = 60
+
+
+@pytest.fixture
+def shards() -> Shards:
+    """Pieces of very different frequency; some never stand in the text."""
+    tokens = np.random.default_rng(0).zipf(1.5, 5000)
+    tokens = (tokens[tokens < SIZE - 10] + 5).astype("<u2")
+    table = np.zeros(1, DOCUMENT)
+    table["length"] = len(tokens)
+    return Shards(Path(), tokens, table, {"sources": ["one"]})
+
+
+def test_counts(shards):
+    assert shards.piece_counts(SIZE).tolist() == [int((shards.tokens == piece).sum()) for piece in range(SIZE)]
+    sampled = shards.piece_counts(SIZE, sample=len(shards.tokens) // 2)  # every second token
+    assert sampled.tolist() == np.bincount(shards.tokens[::2], minlength=SIZE).tolist()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_new_model_guesses_by_frequency(shards, wanted):
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig("modern", SIZE, 32, 2, 2, 48, dropout=0.0)).eval()
+    take_weights(model, {"start_from": None, "bias_from_counts": wanted}, None, shards)
+    ids = torch.from_numpy(shards.tokens[:1500].astype(np.int64))
+    positions = torch.arange(0, 1500, 3)
+    with torch.no_grad():
+        loss = float(model(ids, Layout.of([500] * 3), positions, ids[positions]) / len(positions))
+    shares = (shards.piece_counts(SIZE) + 1) / (shards.piece_counts(SIZE) + 1).sum()
+    expected = float(-np.log(shares[ids[positions].numpy()]).mean()) if wanted else np.log(SIZE)
+    assert loss == pytest.approx(expected, abs=0.1)
