@@ -1,4 +1,4 @@
-"""All of tests/gpu: `python -m pytest tests/gpu` on a machine with a CUDA device, in minutes; skipped with a reason elsewhere."""
+"""All of tests/gpu: `python -m pytest tests/gpu` where there is a CUDA device, in minutes; skipped with a reason elsewhere."""
 
 import os
 from pathlib import Path
@@ -21,4 +21,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def visible() -> dict[str, str]:
     """Environment of a script that may see the GPUs (tests.conftest.run_script hides them)."""
-    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))}
+    all_of_them = ",".join(map(str, range(torch.cuda.device_count())))
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", all_of_them)}

@@ -1,4 +1,4 @@
-"""The variable-length kernel computes the definition, window and fewer queries included, and documents do not see each other."""
+"""The variable-length kernel computes the definition, window and fewer queries included; documents do not see each other."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Training on the GPU: the CPU's losses, compiled or not, one NCCL rank or two; no wait for the device inside a step; memory."""
+"""Training on the GPU: the CPU's losses, compiled or not, one NCCL rank or two; no wait inside a step; memory."""
 
 import json
 from pathlib import Path
