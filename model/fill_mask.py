@@ -16,6 +16,7 @@ import torch
 from common.errors import UserError
 from common.launch import EXIT_USER_ERROR
 from data.layout import Layout
+from model.importing import is_huggingface
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
 from tokenization.tokenizer import MASK, Tokenizer
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--top", type=int, default=5, help="pieces shown for each (default 5)")
     options = parser.parse_args(arguments)
     try:
-        if not Path(options.checkpoint).exists():
+        if not is_huggingface(options.checkpoint) and not Path(options.checkpoint).exists():
             raise UserError(f"{options.checkpoint}: no such checkpoint. Run python train.py first.")
         model, tokenizer = load_masked_lm(options.checkpoint)
         found = fill_mask(model, tokenizer, options.text, options.top)
