@@ -18,10 +18,11 @@ from evaluation.linear import answers, class_scores, option_scores, tag_scores
 from evaluation.metrics import score_predictions
 
 # "majority" is the one constant that exists for every kind: the commonest class, the commonest position of the right
-# option, all O, or no answer at all.
+# option, all O, or no answer at all. "cues" sees both texts of a pair but not how they relate: what it gets above chance,
+# the task gives away.
 BASELINES = {
     "classification": ("majority", "tfidf"),
-    "pair": ("majority", "all_positive", "tfidf"),
+    "pair": ("majority", "all_positive", "cues", "tfidf"),
     "choice": ("majority", "longest_option", "tfidf"),
     "tagging": ("majority", "tfidf"),
     "qa": ("majority", "tfidf"),
@@ -44,8 +45,8 @@ def predict_baseline(
         raise UserError(f"baseline {name}: {kind} has {', '.join(BASELINES[kind])}. Choose one of these.")
     if kind in ("classification", "pair"):
         names = [str(label) for label in labels or sorted({e["label"] for e in [*train, *examples]})]
-        if name == "tfidf":
-            scores = class_scores(kind, train, examples, names)
+        if name in ("tfidf", "cues"):
+            scores = class_scores(kind, train, examples, names, relation=name == "tfidf")
         else:
             winner = Counter(sorted(e["label"] for e in train)).most_common(1)[0][0]
             winner = (positive or names[-1]) if name == "all_positive" else winner

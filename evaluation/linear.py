@@ -52,13 +52,18 @@ def _scores(inside: Any, gold: Sequence[str], outside: Any, names: Sequence[str]
     return scores
 
 
-def class_scores(kind: str, train: Sequence[dict], examples: Sequence[dict], names: list[str]) -> np.ndarray:
-    """Log-probabilities (examples, names) of classes or pairs."""
+def class_scores(
+    kind: str, train: Sequence[dict], examples: Sequence[dict], names: list[str], relation: bool = True
+) -> np.ndarray:
+    """Log-probabilities (examples, names) of classes or pairs; without `relation` a pair is a bag of each text's letters."""
+    from scipy import sparse
+
     vectorizer = _vectorizer()
     if kind == "pair":
+        features = _pair_features if relation else lambda a, b: sparse.hstack([a, b]).tocsr()
         vectorizer.fit([e[key] for e in train for key in ("text", "text_b")])
         inside, outside = (
-            _pair_features(vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part]))
+            features(vectorizer.transform([e["text"] for e in part]), vectorizer.transform([e["text_b"] for e in part]))
             for part in (train, examples)
         )
     else:

@@ -160,6 +160,48 @@ def test_coverage_over_many_tables(n_seeds):
     assert 0.92 <= gap_hits / trials <= 0.97
 
 
+def _entity_runs(random, sizes, item, base, seeds, sd):
+    """Counts (sentences, 3, 1) per seed: of `sizes` gold entities each is found by chance, and others are made up."""
+    effect = item[None] + base + random.normal(0, sd, size=(seeds, 1))
+    p = 1 / (1 + np.exp(-effect))
+    found, spurious = random.binomial(sizes[None], p), random.poisson(0.8 * (1 - p))
+    return [np.stack([f, f + s, sizes], 1)[:, :, None] for f, s in zip(found, spurious, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["macro", "entity", "entity in documents"])
+def test_coverage_of_f1_over_many_tables(metric, monkeypatch):
+    """The promise for F1: macro over classes, micro over entities, and over entities whose sentences come in documents."""
+    monkeypatch.setattr(statistics, "REPLICATES", 300)
+    random, trials, seeds, shares = np.random.default_rng(len(metric)), 2000, 5, [0.6, 0.25, 0.15]
+    average, documents = "macro" if metric == "macro" else "micro", metric.endswith("documents")
+
+    def draw(item, known, base, count=seeds, sd=0.25):
+        if metric == "macro":
+            return list(_counts(random, _simulate(random, count, sd, item, base), known))
+        return _entity_runs(random, known, item, base, count, sd)
+
+    def gold(size):
+        return random.choice(3, size=size, p=shares) if metric == "macro" else random.poisson(1.3, size)
+
+    def truth(base):
+        big = 400_000  # a seed's effect spreads over items like one more item effect
+        item = random.normal(0, np.hypot(1.3 if documents else 1.2, 0.25), big)
+        return float(statistics.f1_of_counts(draw(item, gold(big), base, 1, 0.0)[0].sum(0), average))
+
+    high, low, hits, gap_hits = truth(1.4), truth(1.0), 0, 0
+    for _ in range(trials):
+        groups, item = _grouped(random, 60, 1.2) if documents else (None, random.normal(0, 1.2, 250))
+        known = gold(len(item))
+        a, b = draw(item, known, 1.4), draw(item, known, 1.0)
+        one, both = score_interval(a, average, groups=groups), difference_interval(a, b, average, groups=groups)
+        hits += one.low <= high <= one.high
+        gap_hits += both.low <= high - low <= both.high
+    print(f"{metric}: score {100 * hits / trials:.1f} %, difference {100 * gap_hits / trials:.1f} %")
+    assert 0.92 <= hits / trials <= 0.97
+    assert 0.92 <= gap_hits / trials <= 0.97
+
+
 def test_groups_of_one_change_nothing_and_one_group_is_ignored():
     random = np.random.default_rng(3)
     runs = list(_simulate(random, 4, 0.3, random.normal(0, 1, 200)))
