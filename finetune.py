@@ -52,6 +52,7 @@ from training.finetuning import (
     settings_for,
     write_inputs,
 )
+from training.memory import keep_freed_blocks
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
 from training.teachers import ask_teacher, hours_behind, taught_scores, teacher_of
@@ -94,6 +95,7 @@ def prepare_machine(settings: dict[str, Any]) -> torch.device:
         raise UserError("fine-tuning runs on one device. Start it without torchrun; spread tasks with python finetune.py -m.")
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    keep_freed_blocks()
     return start_device(settings["device"]).device
 
 

@@ -43,6 +43,7 @@ from training.checkpoints import load_state, newest_state, save_state
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops, teacher_flops
 from training.heldout import evaluate, guesses, read_heldout
+from training.memory import keep_freed_blocks
 from training.optimizers import Average, build_optimizers, set_learning_rate, step_unless
 from training.precision import choose_dtype
 from training.profiling import profiled
@@ -147,6 +148,7 @@ def train(config: DictConfig) -> int:
         return 0
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    keep_freed_blocks()
     ranks = start(settings["device"])
     reset_peak_memory(ranks.device)
     try:

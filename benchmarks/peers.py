@@ -32,6 +32,7 @@ from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops
+from training.memory import keep_freed_blocks
 from training.optimizers import build_optimizers, step_unless
 from training.precision import choose_dtype
 from training.tracking import peak_memory, reset_peak_memory
@@ -265,6 +266,8 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     if work["way"] == "check":
         return same_loss(work, device)
     reset_peak_memory(device)
+    if work["way"] == "ours":
+        keep_freed_blocks()  # as train.py does
     raw = our_model(work, device)
     if work["way"] == "ours":
         steps = our_steps(work, raw, ranks)
