@@ -58,7 +58,8 @@ def benchmark(config: DictConfig) -> int:
     more = pretraining_keys()[0] if any("pretrain" in model for model in config.models or [] if model) else ()
     read = (*(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), *more)
     refuse_unread(read, "benchmark.py")
-    whole = resolved(OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"]))
+    named = (*KEYS, "start_from")  # which an entry of models may name
+    whole = resolved(OmegaConf.masked_copy(config, [key for key in named if key in config and key != "task"]))
     device = prepare_machine(whole)
     wanted, out = check_seeds(whole["seeds"]), Path(whole["out"])
     check_models(whole["models"], whole["tuning"])

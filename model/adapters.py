@@ -52,9 +52,9 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as the authors' code and peft
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, in] to [n, out]."""
-        return F.linear(F.linear(x, self.a), self.b)
+    def forward(self, x: Tensor, first: int, last: int) -> Tensor:
+        """[n, in] to the outputs `first` to `last` [n, last - first]."""
+        return F.linear(F.linear(x, self.a), self.b[first:last])
 
 
 class AdaptedLinear(nn.Linear):
@@ -78,15 +78,13 @@ class AdaptedLinear(nn.Linear):
         return self.part(x, 0, self.out_features)
 
     def part(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Outputs `first` to `last`; an adapter lies in them whole or not at all."""
+        """Outputs `first` to `last` [..., last - first], with what each adapter adds to them."""
         out = F.linear(x, self.weight[first:last], None if self.bias is None else self.bias[first:last])
         for name, (begin, end) in self.ranges.items():
-            if first <= begin and end <= last:
-                added = self.scale * self.lora[name](self.dropout(x))
-                before, after = begin - first, last - end
-                out = out + (F.pad(added, (before, after)) if before or after else added).to(out.dtype)
-            elif begin < last and first < end:
-                raise ValueError(f"outputs {first} to {last} cut through the adapter on {begin} to {end}")
+            low, high = max(first, begin), min(last, end)
+            if low < high:
+                added = self.scale * self.lora[name](self.dropout(x), low - begin, high - begin)
+                out = out + F.pad(added, (low - first, last - high)).to(out.dtype)
         return out
 
     @torch.no_grad()
