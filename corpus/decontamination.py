@@ -57,7 +57,7 @@ class TaskIndex:
     def _add(self, name: str, item: Any) -> None:
         number = len(self.items)
         self.items.append(name)
-        for kind, text in _strings(item):
+        for kind, text in strings_of(item):
             if kind in ("title", "id"):
                 for key in _title_keys(text):
                     self._titles.setdefault(key, number)
@@ -201,7 +201,7 @@ def _title_keys(text: str) -> Iterator[str]:
         yield key
 
 
-def _strings(item: Any, field: str = "text") -> Iterator[tuple[str, str]]:
+def strings_of(item: Any, field: str = "text") -> Iterator[tuple[str, str]]:
     """(kind, text) of every string in a JSON value: kind is text, answer, title or id. Lists of words are one text."""
     if isinstance(item, str):
         kind = "answer" if field in ANSWERS else "title" if field in TITLES else "id" if field in IDS else "text"
@@ -210,13 +210,13 @@ def _strings(item: Any, field: str = "text") -> Iterator[tuple[str, str]]:
     elif isinstance(item, Mapping):
         for name, value in item.items():
             inner = field if field in ANSWERS and name == "text" else str(name)
-            yield from _strings(value, inner)
+            yield from strings_of(value, inner)
     elif isinstance(item, list | tuple):
         if field in ("tokens", "words", "original_tokens") and all(isinstance(word, str) for word in item):
             yield "text", " ".join(item)
         else:
             for value in item:
-                yield from _strings(value, field)
+                yield from strings_of(value, field)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -21,11 +21,11 @@ from language.azerbaijani import normalise
 
 # Scripts that name their language well enough; without a model of its own any other script is "other".
 BY_SCRIPT = {"Armn": "hy", "Geor": "ka", "Grek": "el", "Hebr": "he", "Thai": "th", "Hang": "ko", "Jpan": "ja"}
-# The probability of Azerbaijani that a text needs is SURE * (letters / CLEAR)**2, SURE at most: 0.13 for 20 letters,
-# 0.28 for 30, 0.5 from 40 on, so that a short text is lost only to clear evidence of another language. Chosen on
-# split dev and stretches of 5 to 12 words of it. It loses 3.0 % of 67,037 social comments, a third of them by mistake,
-# and keeps 2.1 % of 4,000 Turkish captions of some 35 letters.
-CLEAR, SURE = 40, 0.5
+# The probability of Azerbaijani that a text needs: SURE. A Latin text of fewer than CLEAR letters needs SURE * (letters /
+# CLEAR)**2, 0.22 for 15, and a word or two, below FEW letters, is lost only to clear evidence of another language. Chosen
+# on split dev and stretches of 3 to 12 words of it.
+SURE, CLEAR = 0.6, 25
+FEW, CLEARLY_NOT = 12, 0.03
 _ADDRESS = re.compile(r"(?:https?://|www\.|@)\S+")
 _WORDS = re.compile(r"[^\W\d_]+")
 
@@ -36,6 +36,13 @@ class Verdict(NamedTuple):
     label: str  # "az", the code of another language, or "other"; "az" for a text without letters
     script: str  # ISO 15924 code of most letters: Latn, Cyrl, Arab, ..., Zyyy a script that is not told, "none" no letters
     score: float  # probability of Azerbaijani among the script's languages, all as likely beforehand; 0.5 without letters
+
+
+def needed(script: str, letters: int) -> float:
+    """The probability from which a text of so many letters counts as Azerbaijani."""
+    if script != "Latn" or letters >= CLEAR:
+        return SURE
+    return CLEARLY_NOT if letters < FEW else SURE * (letters / CLEAR) ** 2
 
 
 def identify(text: str, models: dict[str, Model] | None = None) -> Verdict:
@@ -65,8 +72,7 @@ def identify(text: str, models: dict[str, Model] | None = None) -> Verdict:
         return Verdict(model.labels[int(shares.argmax())], script, 0.0)
     place = model.labels.index("az")
     score = round(float(shares[place]), 4)
-    letters = script_counts(codes)[script]
-    if score >= SURE * min(1.0, letters / CLEAR) ** 2:
+    if score >= needed(script, script_counts(codes)[script]):
         return Verdict("az", script, score)
     shares[place] = 0.0
     return Verdict(model.labels[int(shares.argmax())], script, score)

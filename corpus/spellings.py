@@ -114,7 +114,7 @@ def spellings(label: str, script: str, text: str, rng: random.Random) -> Iterato
     """(label, text) for one labelled sentence: as it is, and in the other ways that it may be typed."""
     yield label, text
     if (label, script) == ("az", "Latn"):
-        for way in (ascii_typed, ascii_typed, e_typed, digraphs, w_typed, spelled_1991, to_cyrillic):
+        for way in (ascii_typed, ascii_typed, e_typed, e_typed, digraphs, w_typed, spelled_1991, to_cyrillic):
             yield "az", way(text)
         yield "az", half_ascii(text, rng)
         yield "az", looking_alike(text, rng)

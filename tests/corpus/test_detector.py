@@ -26,7 +26,7 @@ from corpus.detector import (
     units,
 )
 from corpus.spellings import ascii_typed, digraphs, spelled_1991, to_cyrillic, uyghur_latin, uzbek_cyrillic, w_typed
-from corpus.train_detector import LABELS, OWN_SENTENCES, examples_of, fit, read_own, read_sentences, train
+from corpus.train_detector import LABELS, OWN_SENTENCES, examples_of, fit, read_labelled, read_own, read_sentences, train
 from language.azerbaijani import to_latin
 
 SENTENCES = [
@@ -124,6 +124,20 @@ def test_the_command_learns_and_says_from_what(tmp_path):
 def test_sentences_that_cannot_be_learnt_from_are_named(tmp_path, row, complaint):
     with pytest.raises(UserError, match=complaint):
         read_sentences(labelled(tmp_path, [row]))
+
+
+def test_files_in_one_language_give_its_sentences(tmp_path):
+    """Whatever the file: sentences of a paragraph apart, short strings left, of Azerbaijani only what ə proves."""
+    long = "Bu cümle Türkçedir ve yeterince uzundur. İkinci cümle de hemen onun arkasından gelir."
+    write_jsonl(
+        tmp_path / "a.jsonl", [{"question": long, "answer": "kısa"}, {"text": "Şəhərdə gecələr səssizlik həmişə gözəldir."}]
+    )
+    turkish = [text for label, text in read_labelled(f"tr={tmp_path / 'a.jsonl'}", 0)]
+    assert sorted(turkish)[:2] == ["Bu cümle Türkçedir ve yeterince uzundur.", "İkinci cümle de hemen onun arkasından gelir."]
+    assert read_labelled(f"az={tmp_path / 'a.jsonl'}", 0) == [("az", "Şəhərdə gecələr səssizlik həmişə gözəldir.")]
+    for words in ("a.jsonl", f"xx={tmp_path / 'a.jsonl'}"):
+        with pytest.raises(UserError, match=r"--labelled .*expected LANGUAGE=FILE"):
+            read_labelled(words, 0)
 
 
 def test_only_sentences_of_split_train_are_learnt(tmp_path):

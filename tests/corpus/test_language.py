@@ -138,13 +138,20 @@ def test_the_second_opinion_stands_beside_ours():
 
 
 def test_labelled_sentences_of_the_test_split(az_data):
-    """Held at what was measured: ASCII 94.4 % (aim 95); Tatar .86, Turkish .78 and Uzbek .52 % are called az (aim .5)."""
+    """The bars of the issue: every neighbour at 0.5 %, Azerbaijani at 99.5 % Latin, 95 % ASCII, 98 % Cyrillic."""
     rows = [row for _, row in read_jsonl(az_data / "langid" / "sentences.jsonl.gz") if row["split"] == "test"]
     called_az = {lang: found["az"] for lang, found in accuracy(rows, lambda text: identify(text).label).items()}
-    for lang, least in {"azj_Latn": 99.5, "azj_Latn_ascii": 94.4, "azj_Cyrl": 98.0}.items():
+    for lang, least in {"azj_Latn": 99.5, "azj_Latn_ascii": 97.0, "azj_Cyrl": 99.5}.items():
         assert called_az.pop(lang) >= least, lang
     for lang, share in called_az.items():
-        assert share <= {"tat_Cyrl": 0.9, "tur_Latn": 0.8, "uzn_Latn": 0.6}.get(lang, 0.5), lang
+        assert share <= 0.5, lang
+
+
+def test_school_questions_are_told_apart(az_data):
+    """Short, full of loan words, and never seen in training. What passes of the Turkish ones is formulas."""
+    for name, least, most in (("azerbaijani", 0.99, 1), ("turkish", 0, 0.02), ("uzbek", 0, 0.005)):
+        texts = [row["question"] for _, row in read_jsonl(az_data / "tasks" / "mcq_tumlu" / f"{name}_test.jsonl")]
+        assert least <= sum(identify(text).label == "az" for text in texts) / len(texts) <= most, name
 
 
 def test_hardly_any_real_document_is_lost(az_data):
