@@ -43,6 +43,25 @@ def test_routes_equal_definition(route, lengths, window, seed):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("longest", [70, 600])  # written out, and the fused kernel beyond 512
+def test_bf16_is_close_to_the_definition(route, longest):
+    torch.manual_seed(0)
+    lengths = [longest, 3, 33, 8, 1, 64]
+    inputs = [torch.randn(sum(lengths), 2, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    exact = [x.detach().float().requires_grad_() for x in inputs]
+    above = torch.randn(inputs[0].shape)
+    with force_route(route):
+        out = attend(*inputs, Layout.of(lengths), -1)
+        local = attend(*inputs, Layout.of(lengths), 3)
+    expected = one_by_one(*exact, lengths, -1)
+    torch.testing.assert_close(out.float(), expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(local.float(), one_by_one(*exact, lengths, 3), atol=2e-2, rtol=2e-2)
+    grads = torch.autograd.grad(out, inputs, above.bfloat16()), torch.autograd.grad(expected, exact, above)
+    for ours, other in zip(*grads, strict=True):
+        torch.testing.assert_close(ours.float(), other, atol=5e-2, rtol=5e-2)
+
+
 @settings(max_examples=40, deadline=None)
 @given(lengths=layouts, share=st.floats(0.02, 1.0), seed=st.integers(0, 99))
 def test_queries_on_some_tokens(lengths, share, seed):
