@@ -55,6 +55,7 @@ from training.finetuning import (
 from training.memory import keep_freed_blocks
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
+from training.starting import origin
 from training.teachers import ask_teacher, hours_behind, taught_scores, teacher_of
 from training.tracking import Tracker, peak_memory, power_watts, reset_peak_memory
 
@@ -247,7 +248,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
             "positive": task.positive, "window_overlap_tokens": data.overlap, "pooling": recipe["pooling"],
             "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
         }  # fmt: skip
-        extra = {"name": start.name}
+        extra = {"name": start.name, **({} if start.weights is None else origin(start.path))}
         write_checkpoint(beside / "checkpoint", merged(model), start.config, start.tokenizer, extra, {TASK: details})
         if recipe["adapter"] and start.weights is not None:  # new weights could not be had again from their seed alone
             write_adapter(beside / "adapter", model, recipe["lora"], start.path, details)

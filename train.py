@@ -48,7 +48,7 @@ from training.optimizers import Average, build_optimizers, set_learning_rate, st
 from training.precision import choose_dtype
 from training.profiling import profiled
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
-from training.starting import shape_of, take_weights
+from training.starting import origin, shape_of, take_weights
 from training.teachers import behind, check_distill, ledger, masked_lm, measured
 from training.tracking import Tracker, is_done, peak_memory, power_watts, reset_peak_memory
 from training.watch import begin_watch, judge, keep_best, look
@@ -228,7 +228,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
             minutes = (base_seconds + time.time() - begun) / 60
             tracker.log({"step": state.step, "tokens": state.tokens, "minutes": minutes, "heldout": scores, **probes, **seen})
             if watch:
-                extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
+                extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens, **origin(settings["start_from"])}
                 judge(watch, state, scores, run, keep_best(raw, tokenizer, extra, ranks))
         return scores
 
@@ -342,7 +342,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
         scores = evaluation_line()
     if ranks.first:
         with swapped(raw, average.values if average else {}):
-            extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens}
+            extra = {"name": settings["name"], "step": state.step, "tokens": state.tokens, **origin(settings["start_from"])}
             write_checkpoint(run / "checkpoint", raw.weights(), shape, tokenizer, extra)
     state.seconds = base_seconds + time.time() - begun
     watched = {"watch": watch.last} if watch else {}

@@ -29,11 +29,12 @@ from common.launch import launch, resolved
 from data.next_sentence import MAX_WORDS, MIN_WORDS, read_documents, split_sentences
 from data.splits import split_of
 from model.embeddings import SENTENCES, embed, mean_vectors, rows_of
-from model.store import load_encoder, read_config, resolve_checkpoint, write_checkpoint
+from model.store import load_encoder, write_checkpoint
 from training.distributed import start
 from training.optimizers import build_optimizers, set_learning_rate
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
+from training.starting import origin
 from training.tracking import Tracker, is_done, peak_memory
 
 TEST = 2  # number of the held-out split (data/splits.py)
@@ -182,10 +183,9 @@ def run(config: DictConfig) -> int:
     after = measure(encoder, tokenizer, heldout, test, length)
     tracker.log({"step": step, "scores": after})
     own = {"max_length": length, "scores": shown(after), "temperature": settings["temperature"]}
-    config_, values = read_config(resolve_checkpoint(settings["checkpoint"]))
-    extra = {key: values[key] for key in ("source",) if key in values} | {"name": settings["name"]}
+    extra = {"name": settings["name"], **origin(settings["checkpoint"])}
     weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
-    write_checkpoint(out / "checkpoint", weights, config_, tokenizer, extra, {SENTENCES: own})
+    write_checkpoint(out / "checkpoint", weights, encoder.config, tokenizer, extra, {SENTENCES: own})
     tracker.close({
         "status": "done", "name": settings["name"], "seed": settings["seed"], "steps": step, "pairs": len(train),
         "hours": (time.time() - begun) / 3600, "device": device.type, "peak_memory_bytes": peak_memory(device),

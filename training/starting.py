@@ -76,6 +76,14 @@ def shape_of(settings: dict[str, Any], tokenizer: Tokenizer) -> EncoderConfig:
     return shape
 
 
+def origin(checkpoint: str | Path | None) -> dict[str, Any]:
+    """What a checkpoint made from `checkpoint` says of where that came from: {"source": ...}, or nothing (for config.json)."""
+    if not checkpoint:
+        return {}
+    source = read_config(resolve_checkpoint(checkpoint))[1].get("source")
+    return {"source": source} if source else {}
+
+
 def take_weights(model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer, shards: Shards, quiet: bool = False) -> None:
     """Fill `model` from start_from, if that is set: kept, tiled or carried over into this run's vocabulary.
 

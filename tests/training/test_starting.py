@@ -16,10 +16,10 @@ from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
 from model.store import load_masked_lm, read_checkpoint, write_checkpoint
 from tests.conftest import TINY, run_script, training_words
-from tests.model.peers import write_peer, write_tokenizer
+from tests.model.peers import TYPES, write_peer, write_tokenizer
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start
-from training.starting import keep_tokenizer, shape_of, take_weights
+from training.starting import keep_tokenizer, origin, shape_of, take_weights
 from training.watch import BEST, begin_watch, judge, keep_best, look
 
 PHASES = [{"max_length": 64, "until": 1.0}]
@@ -63,6 +63,7 @@ def test_a_hugging_face_folder_is_gone_on_with(family, tmp_path, prepared):
     model = MaskedLM(shape)
     take_weights(model, settings, tokenizer, open_shards(prepared / "shards"))
     assert all(torch.equal(value, peer.state_dict()[name]) for name, value in model.state_dict().items())
+    assert origin(tmp_path / "theirs")["source"] == {"family": TYPES.get(family, family)} and origin(None) == {}
     with pytest.raises(UserError, match=r"max_length of 4096 is above model.max_length=64"):
         shape_of(settings | {"phases": [{"max_length": 4096, "until": 1.0}]}, tokenizer)
 
