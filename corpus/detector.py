@@ -51,7 +51,7 @@ class Model(NamedTuple):
 @functools.cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
     """For each UTF-16 unit: its folded letter (space for what is no letter), and its place in `_CODES`."""
-    fold, script = np.full(1 << 16, SPACE, np.uint16), np.zeros(1 << 16, np.uint8)
+    fold, script = np.full(1 << 16, SPACE, np.uint32), np.zeros(1 << 16, np.uint8)
     places = {code: place for place, code in enumerate(_CODES)}
     for code in range(1 << 16):
         letter = chr(code)
@@ -83,7 +83,7 @@ def units(text: str) -> np.ndarray:
 def script_counts(codes: np.ndarray) -> dict[str, int]:
     """Letters per script (ISO 15924; Zyyy any other), without those that do not occur."""
     counts = np.bincount(_tables()[1][codes], minlength=len(_CODES))
-    return {code: int(count) for code, count in zip(_CODES[1:], counts[1:], strict=True) if count}
+    return {_CODES[place]: int(counts[place]) for place in counts.nonzero()[0].tolist() if place}
 
 
 def hashes(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -94,17 +94,29 @@ def hashes(codes: np.ndarray, bits: int) -> np.ndarray:
     blank[1:] &= blank[:-1]
     blank[0] = False
     folded = folded[~blank]
-    found, rolling, shift = [], folded, np.uint32(32 - bits)
-    for order in range(1, ORDERS + 1):
+    size = len(folded)
+    found = np.empty(sum(max(0, size - order) for order in range(ORDERS)), np.uint32)
+    rolling, end = folded, 0
+    for order in range(1, min(ORDERS, size) + 1):
         if order > 1:
-            rolling = rolling[:-1] * _STEP + folded[order - 1 :]
-        found.append((rolling * _SPREAD + np.uint32(order)) * _SPREAD >> shift)
-    return np.concatenate(found)
+            rolling = rolling[:-1] * _STEP
+            rolling += folded[order - 1 :]
+        begin, end = end, end + len(rolling)
+        mine = found[begin:end]
+        np.multiply(rolling, _SPREAD, out=mine)
+        mine += np.uint32(order)
+    found *= _SPREAD
+    found >>= np.uint32(32 - bits)
+    return found
 
 
 def main_script(codes: np.ndarray) -> str:
     """The script of most letters; "none" when there is no letter, the earlier name on a tie."""
-    counts = script_counts(codes)
+    return most_letters(script_counts(codes))
+
+
+def most_letters(counts: dict[str, int]) -> str:
+    """The script of most letters by their counts, as `main_script`."""
     return max(sorted(counts), key=counts.__getitem__) if counts else "none"
 
 

@@ -16,7 +16,17 @@ import sys
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from corpus.detector import Model, load, main_script, probabilities, sample, script_counts, surely_azerbaijani, units
+from corpus.detector import (
+    Model,
+    load,
+    main_script,
+    most_letters,
+    probabilities,
+    sample,
+    script_counts,
+    surely_azerbaijani,
+    units,
+)
 from language.azerbaijani import normalise
 
 # Scripts that name their language well enough; without a model of its own any other script is "other".
@@ -57,11 +67,13 @@ def identify(text: str, models: dict[str, Model] | None = None) -> Verdict:
     if surely_azerbaijani(piece):
         return Verdict("az", "Latn", 1.0)
     codes = units(piece)
-    script = main_script(codes)
+    counts = script_counts(codes)
+    script = most_letters(counts)
     if script == "none" and len(text) > len(piece):
         piece = sample(" ".join(_WORDS.findall(text)))  # a long table of figures may have words between the samples
         codes = units(piece)
-        script = main_script(codes)
+        counts = script_counts(codes)
+        script = most_letters(counts)
     if script == "none":
         return Verdict("az", script, 0.5)
     model = (load() if models is None else models).get(script)
@@ -72,7 +84,7 @@ def identify(text: str, models: dict[str, Model] | None = None) -> Verdict:
         return Verdict(model.labels[int(shares.argmax())], script, 0.0)
     place = model.labels.index("az")
     score = round(float(shares[place]), 4)
-    if score >= needed(script, script_counts(codes)[script]):
+    if score >= needed(script, counts[script]):
         return Verdict("az", script, score)
     shares[place] = 0.0
     return Verdict(model.labels[int(shares.argmax())], script, score)
