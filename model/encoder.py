@@ -71,6 +71,21 @@ class EncoderConfig:
 ROUND = 128
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout; on CPU four units share one draw of 64 bits, a quarter of the time that a draw each takes there.
+
+    The rate is met to 1 in 65,536. At 0.1 the draws of a Small step were 5 % of it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape, some of it zero in training, the rest scaled up."""
+        if not self.training or self.p in (0, 1) or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)
+        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= round(self.p * 65536) - 32768
+        return (x * kept).mul_(1 / (1 - self.p))
+
+
 class BertBlock(nn.Module):
     """Self-attention and feed-forward, a norm after each sum (arXiv 1706.03762 §3.1, 1810.04805 §3)."""
 
@@ -84,7 +99,7 @@ class BertBlock(nn.Module):
         self.mlp_in = nn.Linear(size, config.intermediate_size)
         self.mlp_out = nn.Linear(config.intermediate_size, size)
         self.mlp_norm = nn.LayerNorm(size, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, layout: Layout, rotary: None, kept: Tensor | None, queries: Layout | None) -> Tensor:
         """x [T, H] to [T, H], or to the rows `kept` [M, H] only."""
@@ -115,7 +130,7 @@ class ModernBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=False)
         self.mlp_in = nn.Linear(size, 2 * config.intermediate_size, bias=False)
         self.mlp_out = nn.Linear(config.intermediate_size, size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, layout: Layout, rotary: tuple[Tensor, Tensor], kept: Tensor | None, queries: Layout | None
@@ -155,8 +170,32 @@ def rotary_table(position: Tensor, theta: float, size: int) -> tuple[Tensor, Ten
     return angle.cos(), angle.sin()
 
 
+class _Rotate(torch.autograd.Function):
+    """A rotation in fp32 whose gradient is the rotation back: half the passes over memory of the same in torch's operations."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, -1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _turned(grad, *ctx.saved_tensors, 1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
+    first, second = x.float().chunk(2, dim=-1)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    half = first.shape[-1]
+    out[..., :half] = (first * cos).addcmul_(second, sin, value=sign)
+    out[..., half:] = (second * cos).addcmul_(first, sin, value=-sign)
+    return out
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the two halves of each head of x [T, heads, d] by the token's angles."""
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _Rotate.apply(x, cos, sin)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
@@ -179,7 +218,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(BLOCKS[config.architecture](config, layer) for layer in range(config.layers))
         self.final_norm = nn.LayerNorm(size, eps=config.norm_eps, bias=False) if modern else nn.Identity()
         self.pooler = nn.Linear(size, size) if pooler else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.apply(lambda module: initialise(module, config))
         scale_outputs(self, config)
 

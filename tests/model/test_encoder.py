@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from common.errors import UserError
 from data.layout import Layout
-from model.encoder import Encoder, EncoderConfig, count_parameters
+from model.encoder import Dropout, Encoder, EncoderConfig, count_parameters, rotary_table, rotate
 from model.mlm import MaskedLM
 from model.store import load_encoder, load_masked_lm, write_checkpoint
 from model.tiling import start_from, tile
@@ -152,3 +152,36 @@ def test_scratch_encoder_differs_and_pooler_is_new(folder):
     assert torch.equal(trained.words.weight, stored.words.weight)
     assert not torch.equal(scratch.words.weight, stored.words.weight)
     assert float(trained.pooler.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+def test_dropout_has_its_rate_and_keeps_the_mean(rate):
+    torch.manual_seed(0)
+    layer = Dropout(rate)
+    x = torch.ones(400, 1001, requires_grad=True)
+    out = layer(x)
+    dropped = (out == 0).float()
+    assert float(dropped.mean()) == pytest.approx(rate, abs=0.003) and float(out.detach().mean()) == pytest.approx(1, abs=0.005)
+    for part in range(4):  # of one draw: none is favoured, and neighbours do not go together
+        assert float(dropped.flatten()[part::4].mean()) == pytest.approx(rate, abs=0.006)
+    together = float((dropped.flatten()[1:] * dropped.flatten()[:-1]).mean())
+    assert together == pytest.approx(rate**2, abs=0.004)
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], out.detach())
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), out) and torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_and_its_gradient_equal_the_formula(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(50, 3, 16, dtype=dtype, requires_grad=True)
+    cos, sin = rotary_table(torch.arange(50), 10_000.0, 16)
+    first, second = x.float().chunk(2, dim=-1)
+    formula = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(dtype)
+    above = torch.randn_like(formula)
+    close = {"atol": 1e-6, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 4e-2, "rtol": 2e-2}
+    torch.testing.assert_close(rotate(x, cos, sin), formula, **close)
+    ours, theirs = (torch.autograd.grad(out, x, above)[0] for out in (rotate(x, cos, sin), formula))
+    torch.testing.assert_close(ours, theirs, **close)
+    with torch.no_grad():
+        torch.testing.assert_close(rotate(x, cos, sin), formula, **close)
