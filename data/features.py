@@ -119,11 +119,20 @@ def _warnings(examples: Sequence[dict[str, Any]], tokenizer: Tokenizer, encoded:
     unknown = int((ids == tokenizer.unk_id).sum()) / pieces
     if unknown > UNKNOWN_WARNING:
         notes.append(f"{unknown:.1%} of the pieces are [UNK]: the tokenizer may not fit this text")
-    if encoded.kind in ("classification", "pair", "tagging") and not any(encoded.truncated):
-        words = sum(len(e["words"]) if "words" in e else len(f"{e['text']} {e.get('text_b', '')}".split()) for e in examples)
+    if encoded.kind != "qa" and not any(encoded.truncated):  # the windows of a context overlap
+        words = sum(map(_words_read, examples))
         if pieces / max(1, words) > FERTILITY_WARNING:
             notes.append(f"{pieces / words:.1f} pieces a word: the tokenizer may not fit this text")
     return notes
+
+
+def _words_read(example: dict[str, Any]) -> int:
+    """Words that the rows of one example hold; a question stands before each of its options."""
+    if "words" in example:
+        return len(example["words"])
+    if "options" in example:
+        return sum(len(f"{example['question']} {option}".split()) for option in example["options"])
+    return len(f"{example['text']} {example.get('text_b', '')}".split())
 
 
 # ---------------------------------------------------------------- one row an example, or an option

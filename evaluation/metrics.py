@@ -49,20 +49,50 @@ def read_predictions(path: str | Path, kind: str) -> list[dict[str, Any]]:
         for key in ("id", "gold", "pred"):
             if row.get(key) is None:
                 raise UserError(f"{path}, line {line}: no '{key}'. Run the fine-tuning again for this seed.")
+        if type(row["id"]) not in (str, int):
+            raise UserError(f"{path}, line {line}: id {str(row['id'])[:40]!r} is neither a text nor a number.")
         if row["id"] in seen:
             raise UserError(f"{path}, line {line}: id {row['id']!r} comes twice; every example is predicted once.")
+        if odd := _malformed(row, kind):
+            raise UserError(f"{path}, line {line}: {odd} (id {row['id']!r}). Run the fine-tuning again for this seed.")
         if kind == "tagging" and len(row["gold"]) != len(row["pred"]):
             raise UserError(
                 f"{path}, line {line}: {len(row['gold'])} gold tags, {len(row['pred'])} predicted (id {row['id']!r})."
             )
-        scores = row.get("scores") or []
-        if not all(map(math.isfinite, scores.values() if isinstance(scores, dict) else scores)):
+        scores = row.get("scores") or ()
+        scores = scores.values() if isinstance(scores, dict) else scores
+        if not all(map(math.isfinite, scores)):
             raise UserError(f"{path}, line {line}: a score of id {row['id']!r} is not finite; the run diverged.")
         seen.add(row["id"])
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: no prediction in it. Run the fine-tuning again for this seed.")
     return rows
+
+
+def _malformed(row: dict[str, Any], kind: str) -> str | None:
+    """What is wrong with the shape of one prediction; None if nothing is."""
+    gold, pred, scores = row["gold"], row["pred"], row.get("scores")
+    values = scores.values() if isinstance(scores, dict) else scores
+    if scores is not None and (not isinstance(scores, dict | list) or any(type(v) not in (float, int) for v in values)):
+        return f"scores are {str(scores)[:40]}, expected numbers"
+    if kind == "tagging":
+        if not (isinstance(gold, list) and isinstance(pred, list) and all(type(tag) is str for tag in (*gold, *pred))):
+            return "gold and pred of a tagged sentence are lists of tags"
+        if row.get("words") is not None and (type(row["words"]) is not list or len(row["words"]) != len(gold)):
+            return "words of a tagged sentence are as many as its tags"
+    elif kind == "choice":
+        if not (type(gold) is int and type(pred) is int and isinstance(scores, list)):
+            return "gold and pred of a question are places of options, with a score for each option"
+        options = row.get("options")
+        if options and not (isinstance(options, list) and all(type(o) is str for o in options) and len(options) == len(scores)):
+            return "options of a question are texts, as many as their scores"
+    elif kind == "qa":
+        if not (isinstance(gold, list) and gold and type(pred) is str and all(type(text) is str for text in gold)):
+            return "gold of a question is a list of texts and pred a text"
+    elif isinstance(gold, list | dict) or isinstance(pred, list | dict):
+        return "gold and pred are names of classes"
+    return None
 
 
 def score_predictions(

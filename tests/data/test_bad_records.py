@@ -188,3 +188,5 @@ def test_a_tokenizer_of_another_language_is_warned_of(tokenizer):
     assert any(re.search(r"\d% of the pieces are \[UNK\]", note) for note in strange.notes)
     long = encode([{"id": "1", "text": "wzqkxvjptw qqwxzkvjwp", "label": "a"}], "classification", tokenizer, ["a"], 128)
     assert any("pieces a word" in note for note in long.notes)
+    options = {"id": "1", "question": "wzqkxvjptw qqwxzkvjwp", "options": ["xkqzvwjq", "qwzzkxvj"], "label": 0}
+    assert any("pieces a word" in note for note in encode([options], "choice", tokenizer, None, 128).notes)
