@@ -68,7 +68,7 @@ def _steps(report: dict[str, Any]) -> list[str]:
     steps = [
         f"Repair of encoding, markup and typing (changes by rule: {rules}).",
         "Script and language of each document by the detector that ships with the project"
-        + ("; documents that are not Azerbaijani were removed" if settings["language_check"] else "; nothing removed by it")
+        + ("; documents in another language were removed" if settings["language_check"] else "; nothing removed by it")
         + ("; Azerbaijani in Cyrillic was converted to Latin." if settings["cyrillic_to_latin"] else "."),
     ]
     if settings["personal_data"]:

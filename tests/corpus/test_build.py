@@ -13,6 +13,8 @@ import pytest
 from common.errors import UserError
 from common.files import read_json, read_jsonl, sha256_file, write_json
 from corpus.build import build_corpus, heldout_path, list_sources, read_documents
+from corpus.decide import DOUBT
+from corpus.language import identify
 from corpus.parts import TextWriter, read_texts
 from corpus.units import code_digest
 from language.azerbaijani import fold_key, upper
@@ -89,6 +91,19 @@ def test_every_document_is_kept_or_has_a_reason(folder, tmp_path):
     ids = [record["id"] for record in [*written["mixed"], *heldout, *removed]]
     assert len(set(ids)) == len(ids)
     assert entry["characters"] == sum(len(record["text"]) for record in written["mixed"])
+
+
+def test_in_an_azerbaijani_source_a_doubtful_text_stays_and_a_clear_one_goes(tmp_path):
+    """The detector's label takes every language to be as likely; the decision does not."""
+    doubtful, clear = "Erdogan secilen kimi orda yene secilecek", "Yarın sabah okula gidiyorum, sen de gelecek misin"
+    assert identify(doubtful).label == identify(clear).label == "tr"
+    assert identify(clear).score < DOUBT < identify(doubtful).score
+    write(tmp_path / "in" / "all.jsonl", [*sentences(30, 4), doubtful, clear])
+    for score, gone in ((None, {clear}), (0.9, {clear, doubtful})):
+        build_corpus({"path": str(tmp_path / "in"), "language_score": score}, tmp_path / "out")
+        removed = lines(tmp_path / "out" / "removed.jsonl.gz")
+        assert {record["text"] for record in removed if record["reason"] == "language"} >= gone
+        assert (doubtful in {record["text"] for record in removed}) == (doubtful in gone)
 
 
 def test_near_duplicates_lose_all_but_the_longest(tmp_path):
