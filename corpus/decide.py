@@ -24,7 +24,7 @@ DECIDE_SETTINGS = ("min_characters", "language_check", "language_score", "qualit
 COMMON_SHARE = 0.01
 # The score takes all languages to be as likely; most of an Azerbaijani source is Azerbaijani, so what is called another
 # language stays when Azerbaijani has this probability. Of 90 comments under the label of another language, 48 were
-# Azerbaijani (misspelt, a line of slang, names); 40 of these, and 6 of the others, have it.
+# Azerbaijani (misspelt, a line of slang, names); 43 of these, and 6 of the others, have it.
 DOUBT = 0.1
 LINES_AT_ONCE = 1 << 24  # line keys counted together: 0.5 GB of working memory
 
