@@ -38,6 +38,7 @@ from model.heads import TaskModel, has_pooler
 from model.huggingface import config_to_transformers, to_transformers
 from tokenization.tokenizer import Tokenizer
 from training.finetuning import MAX_LENGTH
+from training.memory import keep_freed_blocks
 from training.tracking import peak_memory, reset_peak_memory
 
 BARS = {"max-length": 3.0, "dynamic": 1.3}  # examples a second of ours over this peer's
@@ -120,6 +121,8 @@ def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> 
     device = torch.device(work["device"])
     ours, peer = models(work)
     flat = work["way"] == "ours"
+    if flat:
+        keep_freed_blocks()  # as finetune.py does
     model = (ours if flat else peer).to(device)
     del ours, peer
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)

@@ -1,6 +1,6 @@
 """How the cost of a pre-training step grows: tokens a second and peak memory against length, vocabulary, ranks, documents.
 
-    python -m benchmarks.scaling                                  all four on a small encoder; an HTML page with a plot each
+    python -m benchmarks.scaling                                  all four on a small encoder; a plot each (SVG) and a page
     python -m benchmarks.scaling --what length --model modern_base --batch-tokens 65536 --device cuda
 
 Documents of random pieces, so that one thing alone changes: `length`: documents as long as the encoder reads, 128 to 8,192;
@@ -129,6 +129,7 @@ def table_and_plot(what: str, runs: dict[int, list[dict[str, Any]]], options: ar
     figure.tight_layout()
     picture = io.BytesIO()
     figure.savefig(picture, dpi=110)
+    figure.savefig(Path(options.out) / f"{what}.svg")
     pyplot.close(figure)
     return what, table, base64.b64encode(picture.getvalue()).decode()
 
