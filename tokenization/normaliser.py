@@ -7,7 +7,9 @@ stock uncased BERT normaliser merges ön with on and qız with qiz, and no stock
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
+from itertools import compress
 
 from tokenizers import Regex, normalizers
 
@@ -156,3 +158,19 @@ def normalise(text: str, normalizer: normalizers.Normalizer, lowercase: bool) ->
     if "\n" not in text or "\r" in text:
         return normalizer.normalize_str(text)
     return "\n".join([normalise(line, normalizer, lowercase) for line in text.split("\n")])
+
+
+def normalise_all(texts: Sequence[str], normalizer: normalizers.Normalizer, lowercase: bool) -> list[str]:
+    """`normalise` of each text; the plain ones, whose lengths casing keeps, are lower-cased in one piece."""
+    plain = [not NOT_PLAIN.search(text) for text in texts]
+    if not lowercase:
+        return [text if fine else normalise(text, normalizer, False) for text, fine in zip(texts, plain, strict=True)]
+    together = lower("".join(compress(texts, plain)))
+    normal, begin = [], 0
+    for text, fine in zip(texts, plain, strict=True):
+        if fine:
+            normal.append(together[begin : begin + len(text)])
+            begin += len(text)
+        else:
+            normal.append(normalise(text, normalizer, True))
+    return normal

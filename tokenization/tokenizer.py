@@ -26,6 +26,7 @@ from tokenization.normaliser import (
     SPACE_MARK,
     lower_rules,
     normalise,
+    normalise_all,
     space_marks,
     text_normalizer,
 )
@@ -127,7 +128,7 @@ class Tokenizer:
                 return [_ints(item.ids) for item in self.engine.encode_batch_fast(list(texts), add_special_tokens=False)]
             if self._words is not None:
                 return self._wordpiece_ids(texts)
-            return self._native_ids([self.normalise(text) for text in texts])
+            return self._native_ids(normalise_all(texts, self._rules, self.lowercase))
         except (UnicodeError, TypeError):
             refuse_surrogates(texts, names)
             raise
@@ -140,7 +141,7 @@ class Tokenizer:
             # Beside a low line Python's word border is not ours; with phrases such text goes the long way too.
             long_way = NOT_PLAIN.search(text) or (self._phrases is not None and "_" in text)
             (other if long_way else plain).append(index)
-        words = [normalise(texts[index], self._rules, self.lowercase) for index in plain]
+        words = normalise_all([texts[index] for index in plain], self._rules, self.lowercase)
         if self._phrases is not None:
             words = [self._phrases.sub(lambda match: match.group().replace(" ", JOINED), text) for text in words]
         words = [split_signs(text) for text in words]
@@ -152,20 +153,19 @@ class Tokenizer:
     def _native_ids(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
-            # As bytes: the library takes a fifth longer over strings.
-            return self.native.encode([text.encode() for text in texts], return_type="numpy")
+            return self.native.encode(texts, return_type="numpy")
         parts, owner = [], []
         for index, text in enumerate(texts):
             cut = _parts(text)
             parts += cut
             owner += [index] * len(cut)
-        read = self.native.encode([part.encode() for part in parts], return_type="numpy")
+        read = self.native.encode(parts, return_type="numpy")
         together: list[list[np.ndarray]] = [[] for _ in texts]
         for index, part, ids in zip(owner, parts, read, strict=True):
             # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
             long = len(part) > LONGEST_PART
             together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids) if long else ids)
-        return [np.concatenate(arrays) if arrays else _ints([]) for arrays in together]
+        return [arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for arrays in together]
 
     def encode_with_offsets(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[Encoding]:
         """Ids and character offsets of each text, for answers, tags and characters covered; errors as `encode_batch`."""

@@ -9,6 +9,7 @@ import hashlib
 import io
 import multiprocessing
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from corpus.build import read_documents
-from language.azerbaijani import ALPHABET, ALPHABET_UPPER
+from tokenization.alphabet import ALWAYS, choose_alphabet
 from tokenization.normaliser import NOT_PLAIN, normalise, text_normalizer
 from tokenization.proto import rounded_scores
 from tokenization.pruning import prune_pieces
@@ -39,7 +40,7 @@ from tokenization.tokenizer import (
 )
 
 MANIFEST = "training.json"
-FORMAT = 2  # raised when the same settings begin to give another tokenizer
+FORMAT = 3  # raised when the same settings begin to give another tokenizer
 KINDS = ("wordpiece", "unigram", "bpe")
 KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency", "alphabet_size", "prune_from",
         "transliterate", "phrases", "processes"}  # fmt: skip
@@ -51,8 +52,6 @@ GROUP = 500_000  # characters that one process counts at a time: less and adding
 # sentencepiece takes some 2.4 kB a word, so that 10 GB of text stay below 4 GB of memory.
 MOST_WORDS, MOST_TRAINED = 8_000_000, 1_000_000
 MOST_OCCURRENCES = 100_000_000  # the WordPiece trainer counts words itself: larger tables are scaled down to this
-# Characters that are always pieces: printable ASCII and the alphabet, so that no small sample lacks a letter.
-ALWAYS = "".join(chr(point) for point in range(0x21, 0x7F)) + ALPHABET + ALPHABET_UPPER
 
 
 def _share(seed: int, source: str, identifier: str) -> float:
@@ -204,16 +203,6 @@ def _cannot_fill(settings: dict[str, Any], filled: str) -> UserError:
     )
 
 
-def _alphabet(words: dict[str, int], size: int) -> list[str]:
-    """The `size` most frequent characters, with those that are pieces always; sorted."""
-    counts: Counter[str] = Counter()
-    for word, count in words.items():
-        for character in word:
-            counts[character] += count
-    frequent = sorted(counts, key=lambda c: (-counts[c], c))[:size]
-    return sorted(set(frequent) | set(ALWAYS))
-
-
 def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
     """BPE merges by count (what the library calls WordPiece training), then the least useful pieces pruned.
 
@@ -222,8 +211,10 @@ def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokeniz
     pairs = [word for word in words if " " in word]  # most frequent first
     words = {word: count for word, count in words.items() if " " not in word}
     size, most = settings["vocab_size"], int(settings["vocab_size"] * settings.get("prune_from", 1.0))
-    alphabet = _alphabet(words, settings["alphabet_size"])
-    inside = {character for word in words for character in word[1:]} | set(filter(str.isalnum, ALWAYS))
+    transliterate = settings.get("transliterate", False)
+    alphabet = choose_alphabet(words, settings["alphabet_size"], size, settings["lowercase"], transliterate)
+    # A sign stands alone; a letter and a mark may also go on a word, whether the text has shown it or not.
+    inside = {c for word in words for c in word[1:]} | {c for c in alphabet if unicodedata.category(c)[0] in "LNM"}
     # The trainer would number ##x in the order of a hash table, and numbers break its ties. Declared first, they are fixed.
     declared = [*SPECIAL_PIECES, *("##" + character for character in alphabet if character in inside)]
     if len(declared) + len(alphabet) > size:
@@ -247,7 +238,6 @@ def _train_wordpiece(settings: dict[str, Any], words: dict[str, int]) -> Tokeniz
     known = set(alphabet) | {" "}
     phrases = [pair for pair in pairs if known.issuperset(pair)][: settings.get("phrases") or 0]
     pieces = prune_pieces(pieces, words, size - len(phrases), keep=set(declared) | set(alphabet)) + phrases
-    transliterate = settings.get("transliterate", False)
     engine = wordpiece_engine(pieces, settings["lowercase"], transliterate)
     return Tokenizer("wordpiece", engine, _describe(settings))
 

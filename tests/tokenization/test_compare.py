@@ -1,6 +1,7 @@
 """The comparison: its counts by hand, its intervals, its page; the list of inflected words."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def test_renyi_efficiency():
     shares = np.array([0.5, 0.25, 0.25])
     expected = np.log((shares**2.5).sum()) / -1.5 / np.log(3)
     assert renyi(np.array([2, 1, 1]), 3) == pytest.approx(expected)
+
+
+def test_renyi_efficiency_is_the_published_scorer_s():
+    """tokenization-scorer 1.1.8 on the two strings of its README: power 2.5, V the pieces that were seen."""
+    for text, expected in (("pick @@ed pick @@l @@ed pick @@les", 0.826506),
+                           ("pick @@e @@d pick @@l @@e @@d pick @@l @@e @@s", 0.920484)):  # fmt: skip
+        used = np.array(list(Counter(text.split()).values()))
+        assert renyi(used, len(used), alpha=2.5) == pytest.approx(expected, abs=1e-6)
 
 
 def test_list_of_inflected_words_keeps_vowel_harmony():

@@ -11,6 +11,7 @@ import tokenizers
 from samples import ROOT, options, sentences, write_corpus
 
 from common.errors import UserError
+from tokenization.alphabet import ALWAYS, choose_alphabet
 from tokenization.proto import rounded_scores
 from tokenization.tokenizer import Tokenizer
 from tokenization.train import count_words, train_tokenizer
@@ -164,3 +165,82 @@ def test_import_sentencepiece_model(trained, tmp_path):
     with pytest.raises(UserError, match=r"plain.model: .*mask_token"):
         Tokenizer.load(plain)
     assert Tokenizer.load(plain, need_special=False).mask_id == -1
+
+
+def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
+    """A vocab.txt as mBERT's: cased, accents kept, Chinese characters apart; what transformers makes of it is what we do."""
+    from transformers import BertTokenizerFast
+
+    pieces = [
+        *(
+            "[PAD]",
+            "[unused1]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            "Sal",
+            "##am",
+            "Q",
+            "##ız",
+            "##ıl",
+            "dün",
+            "##ya",
+            "!",
+            "中",
+            "国",
+        ),
+        *("İ", "##l", "##k", "q", "##iz"),
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 512}')
+    tokenizer = Tokenizer.load(tmp_path)
+    other = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=False)
+    texts = ["Salam dünya!", "Qızıl qiz İlk", "中国 Salam", "naməlum söz", ""]
+    theirs = other(texts, add_special_tokens=False, return_offsets_mapping=True)
+    for ids, offsets, encoding in zip(
+        theirs["input_ids"], theirs["offset_mapping"], tokenizer.encode_with_offsets(texts), strict=True
+    ):
+        assert encoding.ids.tolist() == ids
+        assert [tuple(pair) for pair in encoding.offsets.tolist()] == offsets
+    assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id) == (0, 2, 3, 4, 5)
+    assert not tokenizer.lowercase
+
+
+def test_import_of_an_xlmr_folder(tmp_path):
+    """A folder as transformers saves XLM-R's: same ids and offsets; the bare .model, numbered otherwise, is refused."""
+    from transformers import XLMRobertaTokenizer
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁sal", "am", "▁", "ü", "!", "▁dün", "ya", "q", "ı", "z", "<mask>"]
+    other = XLMRobertaTokenizer(vocab=[(piece, -float(index)) for index, piece in enumerate(pieces)])
+    other.save_pretrained(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    texts = ["salam dünya!", "qız ﬁ  Salam\u200b ö", ""]
+    theirs = other(texts, add_special_tokens=False, return_offsets_mapping=True)
+    for ids, offsets, batch, encoding in zip(
+        theirs["input_ids"], theirs["offset_mapping"], tokenizer.encode_batch(texts),
+        tokenizer.encode_with_offsets(texts), strict=True,
+    ):  # fmt: skip
+        assert batch.tolist() == encoding.ids.tolist() == ids
+        assert [tuple(pair) for pair in encoding.offsets.tolist()] == offsets
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (0, 1, 2, 3, 14)
+    (tmp_path / "tokenizer.json").unlink()
+    with (tmp_path / "sentencepiece.bpe.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences()[:200]), model_writer=file, vocab_size=150, minloglevel=2
+        )
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    with pytest.raises(UserError, match=r"numbers these pieces otherwise. Put its tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+
+
+def test_alphabet_is_filled_up():
+    words = {"söz": 5, "中": 4, "ж": 1}
+    large = choose_alphabet(words, 1000, 64_000, False, False)
+    assert set(ALWAYS) | {"中", "ж", "👍", "₺", "Ж", "გ", "é"} <= set(large) and len(large) <= 1000
+    assert large == sorted(set(large)) and not any(c.isspace() for c in large)
+    assert not {"’", "“", "▁", "\u00ad"} & set(large)  # the normaliser leaves none of them
+    uncased = choose_alphabet(words, 1000, 64_000, True, True)
+    assert "👍" in uncased and not {"é".upper(), "ш", "Ш"} & set(uncased)
+    assert set(choose_alphabet(words, 1000, 4_000, False, False)) == set(ALWAYS) | {"中", "ж"}  # a small one: no room
+    assert set(choose_alphabet(words, 1, 64_000, False, False)) == set(ALWAYS)
