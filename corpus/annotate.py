@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from common.errors import UserError
 from common.files import json_line, open_whole, write_json
 from corpus.clean import clean_text
-from corpus.language import identify
+from corpus.language import identify, second_opinion
 from corpus.lines import line_keys
 from corpus.parts import PART_CHARACTERS, PART_DOCUMENTS, TextWriter, pack_strings, save_array
 from corpus.privacy import hide_personal
@@ -103,7 +102,7 @@ class _Part:
         personal: dict[str, int] = {}
         if settings["personal_data"]:
             text, personal = hide_personal(text)
-        second = second_opinion(text) if settings["second_opinion"] else ""
+        second = (second_opinion(text) or ("",))[0] if settings["second_opinion"] else ""
         place = f"{task['source']}:{item.file}:{item.line}"
         for rule in rules:
             samples.offer(rule, len(rules), place, lambda: change(item.text, cleaned, settings["personal_data"]))
@@ -180,22 +179,6 @@ def site_of(meta: dict[str, str]) -> str:
         with contextlib.suppress(ValueError):
             site = urlsplit(str(meta["url"])).hostname or ""
     return site.lower().removeprefix("www.")
-
-
-_opinion: list[Any] = []
-
-
-def second_opinion(text: str) -> str:
-    """The language code that py3langid gives the text; an independent judgement that removes nothing."""
-    if not _opinion:
-        try:
-            from py3langid.langid import LanguageIdentifier
-        except ImportError:
-            raise UserError("corpus.second_opinion needs py3langid. pip install -r requirements-extra.txt") from None
-        from py3langid.langid import MODEL_FILE
-
-        _opinion.append(LanguageIdentifier.from_pickled_model(MODEL_FILE))
-    return _opinion[0].classify(text[:2000])[0]
 
 
 class Samples:

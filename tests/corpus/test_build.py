@@ -411,3 +411,18 @@ def test_an_unreadable_file_stops_with_a_message(folder, tmp_path):
     (folder / "gone.jsonl").symlink_to(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"gone\.jsonl"):
         build_corpus({"path": str(folder)}, tmp_path / "out")
+
+
+def test_a_second_opinion_stands_beside_each_document(tmp_path):
+    pytest.importorskip("py3langid", reason="py3langid is optional (requirements-extra.txt)")
+    texts = [
+        "Bu gün hava çox soyuqdur, uşaqlar evdə qalıb.",
+        "12345 67890 !!!",
+        "The meeting was about the budget of next year.",
+    ]
+    write(tmp_path / "in" / "all.jsonl", texts)
+    build_corpus({"path": str(tmp_path / "in"), "second_opinion": True, "heldout_fraction": 0}, tmp_path / "out")
+    found = [*read_documents(tmp_path / "out", "all"), *lines(tmp_path / "out" / "removed.jsonl.gz")]
+    assert {record["text"]: record.get("second_opinion") for record in found} == dict(
+        zip(texts, ["az", None, "en"], strict=True)
+    )
