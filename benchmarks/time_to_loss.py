@@ -137,10 +137,8 @@ def time_to_loss(options: argparse.Namespace, data: Path) -> None:
         least = math.inf
         for budget in (WITHIN * share * end, end) if recipe == "best" else (WITHIN * share * end,):
             name = f"ours {recipe}, {budget:g} min"
-            run, curved = (
-                place / f"run-{recipe}-{budget:g}-{time.time():.0f}",
-                budget > share * end / 2 and share > 0.2 or budget == end,
-            )
+            curved = budget > 0.4 * end  # a short run has no time for looks between its ends
+            run = place / f"run-{recipe}-{budget:g}-{time.time():.0f}"
             found[name] = ours = our_curve(data, run, recipe, budget, curved, options)
             last = ours["curve"][-1]
             when = reached(ours["curve"], wanted) if curved else (last[0] if last[1] <= wanted else math.inf)
