@@ -34,11 +34,11 @@ tr.baseline td { color: var(--muted); } td.score { white-space: nowrap; }
 sup { color: var(--mark); font-weight: 700; }
 .plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fit, minmax(21rem, 1fr)); }
 figure { margin: .6rem 0; } figcaption { font-weight: 600; font-size: .92rem; margin-bottom: .2rem; }
-svg { width: 100%; height: auto; display: block; } .curve svg { max-width: 54rem; }
+svg { width: 100%; height: auto; display: block; max-width: 36rem; } .curve svg { max-width: 54rem; }
 details { border: 1px solid var(--line); border-radius: .4rem; padding: .45rem .9rem; margin: .5rem 0; }
 summary { cursor: pointer; font-weight: 600; font-size: .93rem; } details[open] summary { margin-bottom: .5rem; }
 .matrix td { text-align: center; min-width: 2.4rem; } .matrix th { font-weight: 500; }
-.errors td { text-align: left; } .errors td.text { max-width: 44rem; overflow-wrap: anywhere; }
+.errors th, .errors td { text-align: left; } .errors td.text { max-width: 44rem; overflow-wrap: anywhere; }
 ul.notes { max-width: 56rem; padding-left: 1.2rem; } ul.notes li { margin: .25rem 0; }
 mark { background: none; color: var(--mark); font-weight: 600; }
 #filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: baseline; font-size: .9rem; margin: .6rem 0 1rem; }
@@ -112,7 +112,8 @@ def _results(report: "Report") -> str:
         rows.append(f'<tr class="published"><td>{escape(model)}, published</td>{cells}<td>{average_text}</td></tr>')
     gaps = difference_rows(report)
     fold = "Differences from the best, in points with 95 % intervals"
-    fold = f"<details><summary>{fold}</summary>{plain_table(gaps)}</details>" if gaps else ""
+    note = '<p class="quiet">Each interval is that of one difference; p is corrected for all of them together.</p>'
+    fold = f"<details><summary>{fold}</summary>{note}{plain_table(gaps)}</details>" if gaps else ""
     remarks = notes(report.tasks, report.metrics)
     listed = "".join(f"<li>{escape(note)}</li>" for note in remarks)
     below = f'<p class="quiet">{escape(PUBLISHED)}</p><ul class="notes quiet">{listed}</ul>' if remarks else ""

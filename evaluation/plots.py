@@ -86,12 +86,14 @@ def lines(series: dict[str, list[tuple[float, float]]], x: str, y: str, faint: S
     def draw(axes: "Axes") -> None:
         for number, (name, curve) in enumerate(series.items()):
             colour, thin = SERIES[number % len(SERIES)], name in faint
+            dashes = (None, (4, 2), (1, 1.5))[number // len(SERIES) % 3]  # more curves than colours: another line
             xs, ys = [p[0] for p in curve], [p[1] for p in curve]
             marker = None if thin or len(curve) > 40 else "o"
             axes.plot(
                 xs,
                 ys,
                 color=colour,
+                dashes=dashes or (),
                 lw=0.9 if thin else 1.8,
                 alpha=0.7 if thin else 1,
                 marker=marker,

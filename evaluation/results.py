@@ -65,7 +65,7 @@ class Report:
 
     title: str
     tasks: list[str]
-    models: list[str]  # by average where there is one, baselines last
+    models: list[str]  # by average, then those that are not complete, baselines last
     kinds: dict[str, str]
     metrics: dict[str, str]
     labels: dict[str, list[str] | None]
@@ -324,6 +324,6 @@ def _average_and_order(report: Report) -> None:
         cells = [cell for (name, _), cell in report.cells.items() if name == model]
         average = report.averages[model]
         own = average[0] if average else float(np.mean([cell.estimate.value for cell in cells]))
-        return all(cell.baseline for cell in cells), -own, model
+        return all(cell.baseline for cell in cells), average is None, -own, model
 
     report.models = sorted(models, key=order)
