@@ -8,8 +8,9 @@
 
 Started again after any interruption it runs what is not finished (same config, data and weights) and nothing else. A run
 that fails is written down beside its task and the others go on; the exit code is 1 then. Recipe, device and precision
-are those of finetune.py. The report comes from the prediction files alone, so it can also be made anew, or over several
-folders, with python -m evaluation.report.
+are those of finetune.py. The test items are looked for in the experiment's own corpus (overlap.jsonl), so that the table
+has scores on the clean part too. The report comes from files alone: python -m evaluation.report makes it anew, or over
+several folders.
 """
 
 import itertools
