@@ -82,7 +82,8 @@ def test_imported_needs_something_to_import(prepared, tmp_path):
 def test_longer_context(architecture, prepared, tmp_path):
     """Short texts give the same as before while theta is the same, to the bit; long ones can be read; theta changes them."""
     tokenizer = Tokenizer.load(prepared / "tokenizer")
-    before = own_checkpoint(tmp_path / "short", tokenizer, architecture=architecture, max_length=64, layers=4, initializer_range=0.3)
+    shape = {"architecture": architecture, "max_length": 64, "layers": 4, "initializer_range": 0.3}
+    before = own_checkpoint(tmp_path / "short", tokenizer, **shape)
     settings = settings_of(tmp_path / "short", model=IMPORTED | {"max_length": 300}, phases=[{"max_length": 300, "until": 1.0}])
     shape = shape_of(settings, tokenizer)
     assert shape.max_length == 300 and shape.global_theta == before.encoder.config.global_theta
