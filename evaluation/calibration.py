@@ -28,6 +28,7 @@ class Calibration:
     temperature: float | None  # fitted on dev; None where dev has no scores
     ece_scaled: float | None  # on test, with that temperature
     floor_scaled: float | None
+    brier_scaled: float | None
     nll_scaled: float | None
     curve: list[tuple[float, float, int]]  # (mean confidence, accuracy, examples) of the bins that hold any, all seeds
 
@@ -118,8 +119,9 @@ def calibrate(test: Sequence[Sequence[dict[str, Any]]], dev: Sequence[Sequence[d
             cooler = scaled(logs, temperature)
             sure = np.exp(cooler.max(1))
             after = float(expected_calibration_error(sure, right))
-            fitted.append([temperature, after, perfect_floor(sure)[0], negative_log_likelihood(cooler, gold)])
-    later: Sequence[float | None] = [float(v) for v in np.mean(fitted, axis=0)] if len(fitted) == len(test) else [None] * 4
+            scores = brier(cooler, gold), negative_log_likelihood(cooler, gold)
+            fitted.append([temperature, after, perfect_floor(sure)[0], *scores])
+    later: Sequence[float | None] = [float(v) for v in np.mean(fitted, axis=0)] if len(fitted) == len(test) else [None] * 5
     return Calibration(*(float(v) for v in np.mean(found, axis=0)), *later, curve=reliability(everything))
 
 

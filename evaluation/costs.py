@@ -20,14 +20,23 @@ def costs(report: Report) -> list[dict[str, Any]]:
             continue
         tuning = [found for (name, _), found in sorted(report.tuning.items()) if name == model]
         pretraining = _values(runs, "pretraining_hours")
+        before = max(pretraining) if pretraining else None
+        known, unknown = _behind(runs)
+        own, searched = _sum(runs, "hours"), _tuning_hours(tuning) if tuning else 0.0
+        taught = max(0.0, known - (before or 0.0))
+        whole = None if own is None or searched is None else own + searched + (before or 0.0) + taught
         rows.append(
             {
                 "model": model,
                 "runs": len(runs),
-                "hours": _sum(runs, "hours"),
+                "hours": own,
                 "tuning_runs": sum(found.get("runs") or 0 for found in tuning) if tuning else None,
                 "tuning_hours": _tuning_hours(tuning),
-                "pretraining_hours": max(pretraining) if pretraining else None,
+                "pretraining_hours": before,
+                # Of the fine-tuned teachers, their own pre-training with it where this model has not paid for that already.
+                "teacher_hours": taught if any(run.summary.get("teacher") for run in runs) else None,
+                "total_hours": whole,
+                "unknown": bool(unknown) or before is None,  # something behind it was not measured: the total is a lower bound
                 "energy_kwh": _sum(runs, "energy_kwh"),
                 "peak_memory_bytes": max(_values(runs, "peak_memory_bytes"), default=None),
                 "trainable_parameters": max(_values(runs, "trainable_parameters"), default=None),
@@ -35,6 +44,35 @@ def costs(report: Report) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _behind(runs: list[Run]) -> tuple[float, list[str]]:
+    """Hours of every run behind these (pre-training, teachers), one that several share counted once; those not measured."""
+    ledger: dict[str, Any] = {}
+    for run in runs:
+        ledger |= run.summary.get("ledger") or {}
+    known = [hours for hours in ledger.values() if isinstance(hours, int | float)]
+    return float(sum(known)), sorted(name for name, hours in ledger.items() if not isinstance(hours, int | float))
+
+
+def front(points: dict[str, tuple[float, float, float]]) -> list[str]:
+    """The models that no other beats in score at the same hours or fewer, cheapest first; {model: (hours, score, half)}."""
+    best, kept = float("-inf"), []
+    for model, (_, score, _) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1], item[0])):
+        if score > best:
+            best = score
+            kept.append(model)
+    return kept
+
+
+def cost_points(report: Report) -> dict[str, tuple[float, float, float]]:
+    """{model: (all hours, average score, half of its 95 % interval)} of every model that is complete and has hours."""
+    points = {}
+    for row in costs(report):
+        average = report.averages[row["model"]]
+        if average and row["total_hours"]:
+            points[row["model"]] = (row["total_hours"], *average)
+    return points
 
 
 def _values(runs: list[Run], key: str) -> list[float]:
@@ -55,6 +93,12 @@ def _tuning_hours(tuning: list[dict[str, Any]]) -> float | None:
 def cost_rows(report: Report) -> list[list[str]]:
     """The cost table as text, header first; [] without a trained model. Tuning and pre-training only where known."""
     found = costs(report)
+    on_front = front(cost_points(report))
+    for row in found:
+        average = report.averages[row["model"]]
+        row["average"] = average and f"{100 * average[0]:.1f} ± {100 * average[1]:.1f}"
+        row["front"] = "yes" if row["model"] in on_front else "no"
+        row["total"] = row["total_hours"] and f"{'at least ' if row['unknown'] else ''}{row['total_hours']:.3g}"
     columns = [
         ("model", "model", str),
         ("runs", "runs", str),
@@ -62,17 +106,21 @@ def cost_rows(report: Report) -> list[list[str]]:
         ("tuning runs", "tuning_runs", str),
         ("tuning hours", "tuning_hours", "{:.3g}".format),
         ("pre-training hours", "pretraining_hours", "{:.3g}".format),
+        ("teacher's hours", "teacher_hours", "{:.3g}".format),
         ("energy, kWh", "energy_kwh", "{:.3g}".format),
         ("peak memory, GiB", "peak_memory_bytes", lambda value: f"{value / 2**30:.2f}"),
         ("trainable parameters", "trainable_parameters", "{:,.0f}".format),
         ("training tokens", "train_tokens", "{:,.0f}".format),
+        ("hours of everything", "total", str),
+        ("average score", "average", str),
+        ("none better for less", "front", str),
     ]
-    optional = ("tuning_runs", "tuning_hours", "pretraining_hours")
+    optional = ("tuning_runs", "tuning_hours", "pretraining_hours", "teacher_hours")
     columns = [c for c in columns if c[1] not in optional or any(row[c[1]] is not None for row in found)]
 
     def shown(row: dict[str, Any], key: str, form: Any) -> str:
         if row[key] is None:
-            return "no tuning" if key == "tuning_runs" else NOT_MEASURED
+            return {"tuning_runs": "no tuning", "teacher_hours": "none", "average": "incomplete"}.get(key, NOT_MEASURED)
         return form(row[key])
 
     body = [[shown(row, key, form) for _, key, form in columns] for row in found]

@@ -45,9 +45,10 @@ def calibration_rows(report: Report, details: dict[tuple[str, str], Detail], tas
         if found is None:
             continue
         c: Any = found
-        after = ["not fitted"] * 4
+        after = ["not fitted"] * 5
         if c.temperature is not None:
-            after = [f"{c.temperature:.2f}", f"{100 * c.ece_scaled:.1f}", f"{100 * c.floor_scaled:.1f}", f"{c.nll_scaled:.3f}"]
+            after = [f"{c.temperature:.2f}", f"{100 * c.ece_scaled:.1f}", f"{100 * c.floor_scaled:.1f}"]
+            after += [f"{c.brier_scaled:.3f}", f"{c.nll_scaled:.3f}"]
         floor = f"{100 * c.floor:.1f} (to {100 * c.floor_high:.1f})"
         rows.append([model, f"{100 * c.ece:.1f}", floor, f"{c.brier:.3f}", f"{c.nll:.3f}", *after])
     head = [
@@ -59,6 +60,7 @@ def calibration_rows(report: Report, details: dict[tuple[str, str], Detail], tas
         "temperature (dev)",
         "ECE then",
         "floor then",
+        "Brier then",
         "NLL then",
     ]
     return [head, *rows] if rows else []

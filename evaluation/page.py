@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from evaluation.browser import SCRIPT, browser
-from evaluation.costs import cost_rows, costs, tuning_rows
+from evaluation.costs import cost_points, cost_rows, front, tuning_rows
 from evaluation.details import Detail
 from evaluation.plots import cost_plot, pretraining_plots, score_bars
 from evaluation.published import notes, published_average, published_rows
@@ -148,16 +148,14 @@ def _bars(report: "Report") -> str:
 
 
 def _cost(report: "Report") -> str:
-    note = "Hours of fine-tuning and tokens are sums over all final runs. Trainable parameters include the head."
+    note = (
+        "Hours of fine-tuning and tokens are sums over all final runs. Hours of everything: pre-training, that of what it "
+        "started from and learned from, tuning and the final runs. Trainable parameters include the head."
+    )
     out = plain_table(cost_rows(report)) + f'<p class="quiet">{note}</p>'
-    points = {}
-    for row in costs(report):
-        average = report.averages[row["model"]]
-        hours = sum(row[key] or 0.0 for key in ("hours", "tuning_hours", "pretraining_hours"))
-        if average and row["hours"] is not None and hours > 0:
-            points[row["model"]] = (hours, *average)
+    points = cost_points(report)
     if len(points) > 1:
-        out += f'<figure class="curve"><figcaption>Score and hours</figcaption>{cost_plot(points)}</figure>'
+        out += f'<figure class="curve"><figcaption>Score and hours</figcaption>{cost_plot(points, front(points))}</figure>'
     return out + (f"<h3>Tuning</h3>{plain_table(tuning_rows(report))}" if tuning_rows(report) else "")
 
 

@@ -71,7 +71,9 @@ def test_temperature_is_found_again_and_repairs_the_test_set(temperature):
     found = calibrate([_rows(test * temperature, test_gold)], [_rows(dev * temperature, dev_gold)])
     assert found.ece_scaled < found.floor_high + 0.01
     assert found.nll_scaled == pytest.approx(negative_log_likelihood(test, test_gold), rel=0.01)
+    assert found.brier_scaled == pytest.approx(brier(test, test_gold), rel=0.01)
     if temperature != 1.0:
+        assert found.brier > found.brier_scaled
         assert found.ece > 2 * found.floor and found.nll > found.nll_scaled
 
 
