@@ -16,6 +16,7 @@ from evaluation import calibration
 from evaluation.buckets import Bucket, overlap_buckets
 from evaluation.metrics import DEFAULT_METRIC, majority_score, read_predictions, score_predictions
 from evaluation.statistics import Estimate, Sample, difference_interval, holm, sample, score_interval
+from evaluation.thresholds import threshold_metrics
 
 DEGENERATE_MARGIN = 0.01  # a run whose dev score is within a point of the best constant answer has learned nothing
 ALPHA = 0.05
@@ -118,6 +119,8 @@ def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str 
             report.tuning[model, task] = read_json(place.parent / "tuning.json")
         if dev.exists():
             dev_rows = read_predictions(dev, kind)
+            if kind == "qa":
+                run.scored["metrics"] |= threshold_metrics(rows, dev_rows, metric)
             if run.dev_score is None:
                 run.dev_score = _scored(dev, dev_rows, kind, labels, metric, positive)["score"]
             if kind in calibration.KINDS:

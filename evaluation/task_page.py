@@ -13,7 +13,7 @@ from evaluation.tables import bucket_rows, points
 
 MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions alone
 LISTED = 15  # confusions in that list
-_COUNTS = ("invalid_i_tags", "examples_scored_differently_az")  # metrics that are numbers of things
+_COUNTS = ("invalid_i_tags", "examples_scored_differently_az", "bound from dev")  # metrics that are numbers of things
 
 
 def task_section(report: Report, task: str, details: dict[tuple[str, str], Detail]) -> str:

@@ -81,6 +81,7 @@ def predictions(
             pred = "" if allow_no_answer and null > best else text
             record |= {
                 "pred": pred,
+                "span": text,  # the best span, also where no answer scores above it
                 "scores": {"best": round(best, 4), "null": round(null, 4)},
                 "question": example["question"],
             }
