@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 ALL = "all sources"
 _EXTRA_CSS = """
-.cut { font-size: .95rem; line-height: 2; } .cut span { padding: .12rem .18rem; margin-right: 1px; border-radius: .2rem; }
+.cut { font-size: .95rem; line-height: 2; white-space: normal; } .name { white-space: nowrap; }
+.cut span { display: inline-block; line-height: 1.35; padding: .12rem .18rem; margin-right: 1px; border-radius: .2rem; }
 .cut span:nth-child(odd) { background: color-mix(in srgb, var(--accent) 22%, transparent); }
 .cut span:nth-child(even) { background: color-mix(in srgb, var(--muted) 20%, transparent); }
 .cut span.unknown { outline: 2px solid var(--mark); } .cut b { font-weight: 400; color: var(--muted); font-size: .8rem; }
@@ -79,9 +80,12 @@ NOTE = (
 
 def terminal(result: dict[str, Any]) -> str:
     """The main table turned on its side (a line a measure), then fertility by source."""
-    rows = overview(result)
-    turned = [list(column) for column in zip(*rows, strict=True)]
-    return _aligned(turned) + "\n\nfertility by source\n" + _aligned(by_source(result, "fertility", 3))
+    return _aligned(_turned(overview(result))) + "\n\nfertility by source\n" + _aligned(by_source(result, "fertility", 3))
+
+
+def _turned(rows: list[list[str]]) -> list[list[str]]:
+    """Columns for rows: with fifteen measures and a few tokenizers the table is read from top to bottom."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _aligned(rows: list[list[str]]) -> str:
@@ -137,7 +141,7 @@ def _example(example: dict[str, Any]) -> str:
         spans = "".join(
             f"<span{' class=unknown' if unknown else ''}>{escape(piece) or '␣'}</span>" for piece, unknown in pieces
         )
-        rows.append(f'<tr><td class="text">{escape(name)} <b>{len(pieces)}</b></td><td class="text cut">{spans}</td></tr>')
+        rows.append(f'<tr><td class="text name">{escape(name)} <b>{len(pieces)}</b></td><td class="text cut">{spans}</td></tr>')
     return f"<h3>{escape(example['source'])}</h3><table>{''.join(rows)}</table>"
 
 
@@ -158,8 +162,10 @@ def html_page(result: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Tokenizers compared</title>'
         f"<style>{CSS}{_EXTRA_CSS}</style></head>\n<body><header><h1>Tokenizers compared</h1>"
         f'<p class="quiet">{documents:,} documents, {len(result["text"])} sources.</p></header>\n'
-        f"<section><h2>Over all sources</h2>{_html_table(overview(result))}<p class=quiet>{escape(NOTE)}</p></section>\n"
+        f"<section><h2>Over all sources</h2>{_html_table(_turned(overview(result)))}"
+        f"<p class=quiet>{escape(NOTE)}</p></section>\n"
         f"<section><h2>By source</h2>{figures}{tables}</section>\n"
-        f"<section><h2>The same text, cut</h2>{examples}</section>\n"
+        f"<section><h2>The same text, cut</h2><p class=quiet>Each shade is one piece; the number counts them; "
+        f"framed pieces are unknown.</p>{examples}</section>\n"
         f"<section><h2>Published elsewhere</h2>{_html_table(published(result))}</section>\n</body></html>\n"
     )

@@ -160,17 +160,19 @@ def normalise(text: str, normalizer: normalizers.Normalizer, lowercase: bool) ->
     return "\n".join([normalise(line, normalizer, lowercase) for line in text.split("\n")])
 
 
+def lower_all(texts: Sequence[str]) -> list[str]:
+    """Plain texts in lower case, in one piece: casing keeps the length of each."""
+    together, begin, lowered = lower("".join(texts)), 0, []
+    for text in texts:
+        lowered.append(together[begin : begin + len(text)])
+        begin += len(text)
+    return lowered
+
+
 def normalise_all(texts: Sequence[str], normalizer: normalizers.Normalizer, lowercase: bool) -> list[str]:
-    """`normalise` of each text; the plain ones, whose lengths casing keeps, are lower-cased in one piece."""
+    """`normalise` of each text."""
     plain = [not NOT_PLAIN.search(text) for text in texts]
     if not lowercase:
         return [text if fine else normalise(text, normalizer, False) for text, fine in zip(texts, plain, strict=True)]
-    together = lower("".join(compress(texts, plain)))
-    normal, begin = [], 0
-    for text, fine in zip(texts, plain, strict=True):
-        if fine:
-            normal.append(together[begin : begin + len(text)])
-            begin += len(text)
-        else:
-            normal.append(normalise(text, normalizer, True))
-    return normal
+    lowered = iter(lower_all(list(compress(texts, plain))))
+    return [next(lowered) if fine else normalise(text, normalizer, True) for text, fine in zip(texts, plain, strict=True)]

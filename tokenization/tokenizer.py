@@ -11,6 +11,7 @@ import hashlib
 import re
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from common.files import read_json, write_bytes, write_json
 from tokenization.normaliser import (
     NOT_PLAIN,
     SPACE_MARK,
+    lower_all,
     lower_rules,
     normalise,
     normalise_all,
@@ -44,6 +46,7 @@ JOINED = "\u02cd"  # stands for the space inside a phrase on the short way: a le
 # sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
 # 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
 SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
+AHEAD = 500  # texts that a library reads while the next ones are prepared
 
 
 class Encoding(NamedTuple):
@@ -126,31 +129,44 @@ class Tokenizer:
                 if self.engine is None:
                     return self.native.encode(list(texts), return_type="numpy")
                 return [_ints(item.ids) for item in self.engine.encode_batch_fast(list(texts), add_special_tokens=False)]
-            if self._words is not None:
-                return self._wordpiece_ids(texts)
-            return self._native_ids(normalise_all(texts, self._rules, self.lowercase))
+            prepare, read = (
+                (self._prepare_words, self._read_words) if self.native is None else (self._prepare_native, self._read_native)
+            )
+            groups = [texts[begin : begin + AHEAD] for begin in range(0, len(texts), AHEAD)]
+            # The libraries let go of the interpreter while they read, so the next group is prepared in that time.
+            with ThreadPoolExecutor(1) as reader:
+                parts = [reader.submit(read, prepare(group)) for group in groups]
+            return [ids for part in parts for ids in part.result()]
         except (UnicodeError, TypeError):
             refuse_surrogates(texts, names)
             raise
 
-    def _wordpiece_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Plain text through the engine that only looks words up, the rest through the one with all rules."""
-        encoded: list[np.ndarray | None] = [None] * len(texts)
+    def _prepare_words(self, texts: Sequence[str]) -> tuple[list[int], list[str], list[int], list[str]]:
+        """Places and words of plain texts, for the engine that only looks words up; places and texts of the rest."""
         plain, other = [], []
         for index, text in enumerate(texts):
             # Beside a low line Python's word border is not ours; with phrases such text goes the long way too.
             long_way = NOT_PLAIN.search(text) or (self._phrases is not None and "_" in text)
             (other if long_way else plain).append(index)
-        words = normalise_all([texts[index] for index in plain], self._rules, self.lowercase)
+        words = [texts[index] for index in plain]
+        if self.lowercase:
+            words = lower_all(words)
         if self._phrases is not None:
             words = [self._phrases.sub(lambda match: match.group().replace(" ", JOINED), text) for text in words]
-        words = [split_signs(text) for text in words]
-        for places, engine, batch in ((plain, self._words, words), (other, self.engine, [texts[i] for i in other])):
+        return plain, [split_signs(text) for text in words], other, [texts[index] for index in other]
+
+    def _read_words(self, prepared: tuple[list[int], list[str], list[int], list[str]]) -> list[np.ndarray]:
+        plain, words, other, texts = prepared
+        encoded: list[np.ndarray | None] = [None] * (len(plain) + len(other))
+        for places, engine, batch in ((plain, self._words, words), (other, self.engine, texts)):
             for index, item in zip(places, engine.encode_batch_fast(batch, add_special_tokens=False), strict=True):
                 encoded[index] = _ints(item.ids)
         return encoded  # type: ignore[return-value]
 
-    def _native_ids(self, texts: list[str]) -> list[np.ndarray]:
+    def _prepare_native(self, texts: Sequence[str]) -> list[str]:
+        return normalise_all(texts, self._rules, self.lowercase)
+
+    def _read_native(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
             return self.native.encode(texts, return_type="numpy")
