@@ -28,7 +28,8 @@ def _interval(entry: dict[str, float], digits: int) -> str:
 
 def overview(result: dict[str, Any]) -> list[list[str]]:
     """The main table as text cells, header first: one row a tokenizer, over all sources."""
-    header = ["tokenizer", "kind", "pieces", "fertility", "vs first, %", "whole words, %", "characters/piece", "bytes/piece",
+    header = ["tokenizer", "kind", "pieces", "fertility", "vs first, %", "whole words, %", "continued words, %",
+              "characters/piece", "bytes/piece",
               "unknown, %", "lost words, %", "vocabulary seen, %", f"Rényi a={result['alpha']} all/seen",
               "morphemes P/R/F1, %", f"words in {result['context']}", "pieces vs first, %"]  # fmt: skip
     rows = [header]
@@ -37,7 +38,8 @@ def overview(result: dict[str, Any]) -> list[list[str]]:
         rows.append([
             name, entry["kind"] + (", uncased" if entry["uncased"] else ""), f"{entry['pieces']:,}",
             _interval(whole["fertility"], 3), _interval(whole["fertility_change"], 1), _interval(whole["whole_words"], 1),
-            _interval(whole["characters"], 2), _interval(whole["bytes"], 2), f"{whole['unknown']['value']:.4f}",
+            _interval(whole["continued"], 1), _interval(whole["characters"], 2), _interval(whole["bytes"], 2),
+            f"{whole['unknown']['value']:.4f}",
             f"{whole['lost_words']['value']:.3f}", f"{entry['used']:.1f}",
             " / ".join(f"{value:.3f}" for value in entry["renyi"].values()),
             f"{parts['precision']:.0f} / {parts['recall']:.0f} / {_interval({'value': parts['f1'], **_bounds(parts)}, 0)}",
@@ -84,7 +86,7 @@ def terminal(result: dict[str, Any]) -> str:
 
 
 def _turned(rows: list[list[str]]) -> list[list[str]]:
-    """Columns for rows: with fifteen measures and a few tokenizers the table is read from top to bottom."""
+    """Columns for rows: with sixteen measures and a few tokenizers the table is read from top to bottom."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 

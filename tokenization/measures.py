@@ -12,7 +12,19 @@ from language.azerbaijani import lower
 from tokenization.tokenizer import Tokenizer
 
 WORD = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f])*")  # letters and digits with their marks: punctuation apart
-COUNTS = ("words", "word_pieces", "whole", "pieces", "unknown", "lost_words", "characters", "bytes", "documents", "fits")
+COUNTS = (
+    "words",
+    "word_pieces",
+    "whole",
+    "continued",
+    "pieces",
+    "unknown",
+    "lost_words",
+    "characters",
+    "bytes",
+    "documents",
+    "fits",
+)
 CONTEXT = 512  # positions of the paper's encoders, two of them [CLS] and [SEP]
 ALPHA = 2.5  # order of the Rényi entropy at which efficiency went best with translation quality (Zouhar et al. 2023)
 REPLICATES = 1000
@@ -23,8 +35,8 @@ MORPHEMES = Path(__file__).with_name("morphemes.tsv")
 def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Counts [documents, len(COUNTS)] and how often each id was used [vocabulary].
 
-    word_pieces are pieces that hold a letter or digit; whole are words of exactly one piece; lost_words are words with
-    an unknown piece in them; fits are documents that CONTEXT takes without cutting.
+    word_pieces are pieces that hold a letter or digit; whole are words of exactly one piece, continued of
+    more; lost_words are words with an unknown piece in them; fits are documents that CONTEXT takes without cutting.
     """
     rows = np.zeros((len(texts), len(COUNTS)), dtype=np.int64)
     used = np.zeros(tokenizer.vocab_size, dtype=np.int64)
@@ -49,7 +61,8 @@ def measure(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.
                     pieces_of[word] += 1
                     lost[word] |= index == tokenizer.unk_id
             unknown = int((ids == tokenizer.unk_id).sum())
-            row[:] = (len(spans), touching, int((pieces_of[1:] == 1).sum()), len(ids), unknown, int(lost.sum()), len(text),
+            whole, continued = int((pieces_of[1:] == 1).sum()), int((pieces_of[1:] > 1).sum())
+            row[:] = (len(spans), touching, whole, continued, len(ids), unknown, int(lost.sum()), len(text),
                       len(text.encode()), 1, len(ids) <= CONTEXT - 2)  # fmt: skip
     return rows, used
 
@@ -59,6 +72,7 @@ RATIOS: dict[str, tuple[str, str, float, str]] = {
     "fertility": ("word_pieces", "words", 1, "pieces per word, punctuation apart (lower is better)"),
     "all_pieces": ("pieces", "words", 1, "all pieces per word, signs and spaces included"),
     "whole_words": ("whole", "words", 100, "% of words that are one piece"),
+    "continued": ("continued", "words", 100, "% of words that are cut into several pieces"),
     "characters": ("characters", "pieces", 1, "characters per piece"),
     "bytes": ("bytes", "pieces", 1, "UTF-8 bytes per piece"),
     "unknown": ("unknown", "pieces", 100, "% of pieces that are unknown"),

@@ -20,8 +20,8 @@ def test_counts_by_hand(tmp_path):
     tokenizer = Tokenizer.load(tmp_path)
     rows, used = measure(tokenizer, ["evlər, yol xyz", "kitab"])
     first = dict(zip(COUNTS, rows[0].tolist(), strict=True))
-    assert first == {"words": 3, "word_pieces": 4, "whole": 2, "pieces": 5, "unknown": 1, "lost_words": 1, "characters": 14,
-                     "bytes": 15, "documents": 1, "fits": 1}  # fmt: skip
+    assert first == {"words": 3, "word_pieces": 4, "whole": 2, "continued": 1, "pieces": 5, "unknown": 1, "lost_words": 1,
+                     "characters": 14, "bytes": 15, "documents": 1, "fits": 1}  # fmt: skip
     assert used[[5, 6, 7, 8, 9, 1]].tolist() == [1, 1, 1, 1, 1, 1] and used.sum() == 6
     draws = resampled(2)
     assert (draws.sum(1) == 2).all()
