@@ -9,6 +9,7 @@ from typing import Any
 from evaluation.results import Report, Run
 
 NOT_MEASURED = "not measured"
+UNKNOWN, SUMS = "incomplete", ("average", "total", "front")  # what takes several numbers, of which one is missing
 
 
 def costs(report: Report) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ def cost_rows(report: Report) -> list[list[str]]:
     for row in found:
         average = report.averages[row["model"]]
         row["average"] = average and f"{100 * average[0]:.1f} ± {100 * average[1]:.1f}"
-        row["front"] = "yes" if row["model"] in on_front else "no"
+        row["front"] = ("yes" if row["model"] in on_front else "no") if average and row["total_hours"] else None
         row["total"] = row["total_hours"] and f"{'at least ' if row['unknown'] else ''}{row['total_hours']:.3g}"
     columns = [
         ("model", "model", str),
@@ -120,7 +121,7 @@ def cost_rows(report: Report) -> list[list[str]]:
 
     def shown(row: dict[str, Any], key: str, form: Any) -> str:
         if row[key] is None:
-            return {"tuning_runs": "no tuning", "teacher_hours": "none", "average": "incomplete"}.get(key, NOT_MEASURED)
+            return {"tuning_runs": "no tuning", "teacher_hours": "none"}.get(key, UNKNOWN if key in SUMS else NOT_MEASURED)
         return form(row[key])
 
     body = [[shown(row, key, form) for _, key, form in columns] for row in found]
