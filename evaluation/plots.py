@@ -153,8 +153,9 @@ def parts_plot(parts: "dict[str, list[tuple[str, Estimate]]]", x: str, y: str) -
     return svg(draw, 5.6, 3.0)
 
 
-def cost_plot(points: dict[str, tuple[float, float, float]]) -> str:
-    """Average score with half its interval against hours, {model: (hours, score, half)}, hours on a log scale."""
+def cost_plot(points: dict[str, tuple[float, float, float]], front: Sequence[str] = ()) -> str:
+    """Average score with half its interval against hours, {model: (hours, score, half)}, hours on a log scale. A line joins
+    the models of `front`, that none other beats for less."""
     hours = [point[0] for point in points.values()]
     narrow = max(hours) < 10 * min(hours)  # then a power of ten alone may not be on the axis
 
@@ -162,6 +163,8 @@ def cost_plot(points: dict[str, tuple[float, float, float]]) -> str:
         for number, (model, (hours, score, half)) in enumerate(points.items()):
             colour = SERIES[number % len(SERIES)]
             axes.errorbar([hours], [100 * score], yerr=[100 * half], fmt="o", color=colour, capsize=3, label=_plain(model))
+        best = sorted(points[model][:2] for model in front)
+        axes.plot([hours for hours, _ in best], [100 * score for _, score in best], color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if narrow else "")
