@@ -27,7 +27,8 @@ nav { margin: .8rem 0 0; font-size: .9rem; } nav a { margin-right: 1.1rem; } a {
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: baseline; }
-th:first-child, td:first-child, td.text, th.text { text-align: left; } th { font-weight: 600; white-space: nowrap; }
+th:first-child, td:first-child, td.text, th.text { text-align: left; } th { font-weight: 600; }
+td:first-child { white-space: nowrap; } .errors td:first-child { white-space: normal; }
 thead th { border-bottom: 2px solid var(--muted); } thead small, td small { color: var(--muted); font-weight: 400; }
 tr.baseline td { color: var(--muted); } td.score { white-space: nowrap; }
 .best { font-weight: 700; color: var(--ink); } .tied { text-decoration: underline dotted; text-underline-offset: 3px; }
