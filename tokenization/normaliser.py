@@ -34,9 +34,14 @@ MIXED_REACH = 24  # letters that the look-alike rule looks back: a lookbehind mu
 
 # Characters that no rule touches but casing, and that end no word unless they are signs. Text of these alone takes the
 # short way. Emoji are in (those of category So), Cyrillic and combining marks are not.
-_PLAIN_LETTERS = ALPHABET + ALPHABET_UPPER + "wWâîûéñ0123456789²³"
-PLAIN_SIGNS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_{|}~«»–…№§°₼•©®€£×₽→✅❤" + "".join(
-    chr(point) for point in range(0x1F300, 0x1FAFF) if unicodedata.category(chr(point)) == "So"
+_PLAIN_LETTERS = (
+    ALPHABET
+    + ALPHABET_UPPER
+    + "wW0123456789²³"
+    + "".join(chr(point) for point in range(0xC0, 0x180) if unicodedata.category(chr(point)) in ("Ll", "Lu"))
+)
+PLAIN_SIGNS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_{|}~«»–…№§°₼•©®€£×₽→" + "".join(
+    chr(point) for point in [*range(0x2600, 0x27C0), *range(0x1F300, 0x1FAFF)] if unicodedata.category(chr(point)) == "So"
 )
 
 
