@@ -150,16 +150,17 @@ def signals(text: str) -> dict[str, float]:
     result["stop_words"] = len({_STOP_FORMS[token] for token in _STOP_SET.intersection(small)})
 
     _line_signals(text, lines, number, result)
+    times = 2  # the count of the most frequent N-gram; where it is 1, no longer one stands twice either
     for order in TOP_SIZES:
         if number >= order:
-            grams = (
-                Counter(pairwise(tokens)) if order == 2 else Counter(zip(*(tokens[at:] for at in range(order)), strict=False))
-            )
-            times = max(grams.values())
-            most = next(gram for gram, number_of in grams.items() if number_of == times)  # of several, the first
+            most = tuple(tokens[:order])
+            if times > 1:
+                grams = Counter(pairwise(tokens) if order == 2 else zip(*(tokens[at:] for at in range(order)), strict=False))
+                times = max(grams.values())
+                most = next(gram for gram, number_of in grams.items() if number_of == times)  # of several, the first
             result[f"top_{order}gram"] = (sum(map(len, most)) + order - 1) * times / size
     for order in DUPLICATE_SIZES:
-        duplicated = _duplicated_characters(tokens, order)
+        duplicated = _duplicated_characters(tokens, order) if times > 1 else 0
         if not duplicated:  # no 5-gram twice: no longer one either
             break
         result[f"dup_{order}gram"] = duplicated / size
