@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from common.files import write_json, write_text
 from model.mlm import MaskedLM
 from training.distributed import Ranks
-from training.flops import step_flops
+from training.flops import step_flops, teacher_flops
 
 LARGEST = 10  # costs in the table
 # What a step is made of, by the names of torch's operations; the first that fits counts.
@@ -54,7 +54,8 @@ def profiled(
             seconds = time.perf_counter() - begin
             continue
         watch.stop()
-        flops = sum(step_flops(model, batch.layout.lengths[: len(batch.documents)], len(batch.targets)) for batch in item[1])
+        counts = [(batch.layout.lengths[: len(batch.documents)], len(batch.targets)) for batch in item[1]]
+        flops = sum(step_flops(model, *count) + teacher_flops(model, *count) for count in counts)
         if ranks.first:
             _write(watch, run / "profile", seconds, flops, rate, ranks.device)
 
