@@ -158,12 +158,20 @@ def fold_key(text: str) -> str:
         if not unicodedata.is_normalized("NFC", text):
             text = unicodedata.normalize("NFC", text)
         if _CYRILLIC_LETTER.search(text):
-            text = to_latin(mend_lookalikes(text)[0])
+            text = mend_lookalikes(text)[0]
+            if len(_LATIN_LETTER.findall(text)) > 10 * len(_CYRILLIC_LETTER.findall(text)):
+                text = _CYRILLIC_WORD.sub(_as_it_looks, text)  # "p." of a text in Latin, typed in Cyrillic
+            text = to_latin(text)
         text = text.replace("ə", "e").replace("ı", "i").replace("ş", "s").replace("ü", "u").replace("ö", "o")
         text = text.replace("ç", "c").replace("ğ", "g").replace("ä", "e").replace("ǝ", "e")
         if not text.isascii():  # â, é, İ typed as I + dot: drop whatever marks are left
             text = _BEYOND_ASCII.sub(_without_marks, text)
     return " ".join(_KEY_WORD.findall(text))
+
+
+def _as_it_looks(match: re.Match) -> str:
+    word = match.group()
+    return "".join(map(LOOKALIKES.get, word)) if all(letter in LOOKALIKES for letter in word) else word  # type: ignore[arg-type]
 
 
 def _without_marks(match: re.Match) -> str:
