@@ -200,6 +200,7 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, help="steps left out before (default 2 on CPU, 10 on CUDA)")
     parser.add_argument("--time-to-loss", action="store_true", help="bits per character against minutes instead")
     parser.add_argument("--minutes", type=float, default=10.0, help="--time-to-loss: budget of the peer (default 10)")
+    parser.add_argument("--beside", type=int, default=1, help="--time-to-loss: runs at the same time, each with --threads")
     parser.add_argument("--evaluations", type=int, default=20, help="--time-to-loss: points of each curve (default 20)")
     parser.add_argument("--startup", action="store_true", help="seconds to the first finished step instead (with --model base)")
     parser.add_argument("--out", help="folder for the tables (.md) and numbers (.json)")

@@ -15,6 +15,7 @@ import math
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tokenization.tokenizer import Tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
 
-RATE, WARMUP, BATCH, LENGTH, SHOWN, LOOKS = 1e-3, 0.05, 16, 128, 30_000, 50
+RATE, WARMUP, BATCH, LENGTH, SHOWN, LOOKS = 1e-3, 0.05, 16, 128, 30_000, 150
 # SHOWN: tokens of held-out text; LOOKS: our steps between two looks at it
 RECIPES = {
     "best": [],
@@ -75,13 +76,18 @@ def factor(progress: float) -> float:
     return min(progress / WARMUP, (1 - min(progress, 1.0)) / (1 - WARMUP)) if progress < 1 else 0.0
 
 
-def our_curve(data: Path, run: Path, recipe: str, minutes: float, curved: bool, options: argparse.Namespace) -> dict[str, Any]:
-    """A run of train.py: the same curve out of its metrics.jsonl; begin and end alone where it is not `curved`.
+def curved(minutes: float) -> bool:
+    """Whether a run of ours is long enough for looks at held-out text between its ends."""
+    return minutes > 2
+
+
+def our_curve(data: Path, run: Path, recipe: str, minutes: float, options: argparse.Namespace) -> dict[str, Any]:
+    """A run of train.py: the same curve out of its metrics.jsonl; begin and end alone where it is short.
 
     A line of training is written just before each look at the held-out set, so the difference of their minutes is what
     the look took; it is taken off. Of the budget itself it is not, so ours trains a little less than the peer.
     """
-    every = f"{LOOKS if curved else 'null'}"
+    every = f"{LOOKS if curved(minutes) else 'null'}"
     words = [
         *train_words(data, options),
         f"hydra.run.dir={run}",
@@ -129,29 +135,35 @@ def time_to_loss(options: argparse.Namespace, data: Path) -> None:
     }  # fmt: skip
     place = Path(options.out or data / "time-to-loss").absolute()
     found: dict[str, Any] = {"machine": machine(options.threads), "options": vars(options)}
-    found["theirs"] = theirs = in_child("benchmarks.time_to_loss", work, options.threads)
+    plans = [("best", end), ("paper", WITHIN * SHARES["paper"] * end), ("best", WITHIN * SHARES["best"] * end)]
+    with ThreadPoolExecutor(options.beside) as pool:
+        peer = pool.submit(in_child, "benchmarks.time_to_loss", work, options.threads)
+        runs = [
+            pool.submit(our_curve, data, place / f"run-{recipe}-{budget:g}-{time.time():.0f}", recipe, budget, options)
+            for recipe, budget in plans
+        ]
+        found["theirs"] = theirs = peer.result()
+        found |= {f"ours {recipe}, {budget:g} min": run.result() for (recipe, budget), run in zip(plans, runs, strict=True)}
     wanted = theirs["curve"][-1][1]
     head = ["run", "minutes", "tokens", "bits per character at its end", f"minutes to {wanted:.3f}", "of the peer's"]
     rows, notes = [["theirs", f"{theirs['curve'][-1][0]:.2f}", f"{theirs['tokens']:,}", f"{wanted:.3f}", f"{end:.2f}", "1"]], []
+    times: dict[str, list[float]] = {recipe: [] for recipe in SHARES}
+    for recipe, budget in plans:
+        name = f"ours {recipe}, {budget:g} min"
+        ours = found[name]
+        last = ours["curve"][-1]
+        when = reached(ours["curve"], wanted) if curved(budget) else (last[0] if last[1] <= wanted else math.inf)
+        times[recipe].append(when)
+        rows.append([name, f"{last[0]:.2f}", f"{ours['tokens']:,}", f"{last[1]:.3f}", f"{when:.2f}", f"{when / end:.3f}"])
+        if budget == end:
+            lead = wanted - last[1]
+            notes.append(f"{'reached' if lead >= AHEAD else 'MISSED'}: {lead:.2f} bits lower at equal time, bar >= {AHEAD}")
     for recipe, share in SHARES.items():
-        least = math.inf
-        for budget in (WITHIN * share * end, end) if recipe == "best" else (WITHIN * share * end,):
-            name = f"ours {recipe}, {budget:g} min"
-            curved = budget > 0.4 * end  # a short run has no time for looks between its ends
-            run = place / f"run-{recipe}-{budget:g}-{time.time():.0f}"
-            found[name] = ours = our_curve(data, run, recipe, budget, curved, options)
-            last = ours["curve"][-1]
-            when = reached(ours["curve"], wanted) if curved else (last[0] if last[1] <= wanted else math.inf)
-            least = min(least, when)
-            rows.append([name, f"{last[0]:.2f}", f"{ours['tokens']:,}", f"{last[1]:.3f}", f"{when:.2f}", f"{when / end:.3f}"])
-        notes.append(
-            f"{'reached' if least <= share * end else 'MISSED'}: {recipe}: {least / end:.3f} of the peer's time, bar <= {share}"
-        )
-        if recipe == "best":
-            lead = wanted - ours["curve"][-1][1]
-            notes.append(
-                f"{'reached' if lead >= AHEAD else 'MISSED'}: best: {lead:.2f} bits lower at equal time, bar >= {AHEAD}"
-            )
+        least = min(times[recipe])
+        notes.append(f"{'reached' if least <= share * end else 'MISSED'}: {recipe}: {least / end:.3f} of the peer's time, "
+                     f"bar <= {share}")  # fmt: skip
+    if options.beside > 1:
+        notes.append(f"{options.beside} runs beside each other, {options.threads} thread(s) each.")
     drawn = curves({name: run["curve"] for name, run in found.items() if isinstance(run, dict) and "curve" in run}, place)
     notes.append(f"Curves: {drawn}. Text of {data.name}; {SHOWN:,} held-out tokens at most, 15 % masked, the same for all.")
     report("time to loss", markdown(head, rows), notes, found, str(place))
