@@ -40,7 +40,7 @@ from tokenization.tokenizer import (
 )
 
 MANIFEST = "training.json"
-FORMAT = 3  # raised when the same settings begin to give another tokenizer
+FORMAT = 4  # raised when the same settings begin to give another tokenizer
 KINDS = ("wordpiece", "unigram", "bpe")
 KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency", "alphabet_size", "prune_from",
         "transliterate", "phrases", "processes"}  # fmt: skip
@@ -48,9 +48,9 @@ KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency",
 PAIR = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?= ([^\W\d_]{2,})(?![^\W_]))")
 GROUP = 500_000  # characters that one process counts at a time: less and adding up the tables takes longer than counting
 # Distinct words kept while counting, 1.3 GB measured for a full table and 0.8 GB more to sort it: when full, the rarest
-# are dropped (651 M words of Azerbaijani have some 6 M). The trainers get the most frequent MOST_TRAINED, for which
-# sentencepiece takes some 2.4 kB a word, so that 10 GB of text stay below 4 GB of memory.
-MOST_WORDS, MOST_TRAINED = 8_000_000, 1_000_000
+# are dropped (651 M words of Azerbaijani have some 6 M). The trainers get the most frequent MOST_TRAINED, so that 10 GB of
+# text stay below 4 GB of memory: Unigram's takes more than 6 kB a word (7 GB measured on a million, and rising), so fewer.
+MOST_WORDS, MOST_TRAINED = 8_000_000, {"wordpiece": 1_000_000, "unigram": 300_000, "bpe": 1_000_000}
 MOST_OCCURRENCES = 100_000_000  # the WordPiece trainer counts words itself: larger tables are scaled down to this
 
 
@@ -125,7 +125,7 @@ def _check(settings: dict[str, Any]) -> None:
 
 
 def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> dict[str, int]:
-    """Count the words of (text, copies): most frequent first, equal ones by spelling, at most MOST_TRAINED.
+    """Count the words of (text, copies): most frequent first, equal ones by spelling, at most MOST_TRAINED of the kind.
 
     A word is what WordPiece sees as one (signs apart) or, for Unigram and BPE, what stands between white space.
     """
@@ -141,7 +141,7 @@ def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> d
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             _add_all(counts, pool.imap(work, groups))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ordered[:MOST_TRAINED])
+    return dict(ordered[: MOST_TRAINED[settings["kind"]]])
 
 
 def _groups(texts: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
