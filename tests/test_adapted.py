@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from test_benchmark import bench
-from test_finetune import CPU, checkpoint, files, run, settings_of  # noqa: F401  (fixtures)
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_jsonl
@@ -13,6 +11,8 @@ from finetune import run_seed
 from model import predict
 from model.store import read_checkpoint
 from tests.conftest import TINY
+from tests.test_benchmark import bench
+from tests.test_finetune import CPU, checkpoint, files, run, settings_of  # noqa: F401  (fixtures)
 from training.entries import check_models
 from training.finetuning import prepare_data, read_start, with_recipe
 from training.teachers import identity_of

@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
-from test_finetune import checkpoint, files  # noqa: F401  (fixtures)
 
 from benchmark import benchmark, check_tuning
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_jsonl
 from common.launch import ROOT
 from finetune import check_seeds
+from tests.conftest import run_script
+from tests.test_finetune import checkpoint, files  # noqa: F401  (fixtures)
 from training.finetuning import Data, seeds_for
 from training.tracking import peak_memory, reset_peak_memory
 

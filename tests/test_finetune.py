@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import run_script
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -24,6 +23,7 @@ from model import fill_mask, predict
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
 from model.store import SUMS, write_checkpoint
+from tests.conftest import run_script
 from tokenization.tokenizer import Tokenizer
 from training.finetuning import build_model, parameter_groups, prepare_data, read_start, settings_for
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_heads import CONFIG, LABELS, VOCAB, encoded_of, models, padded
 
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -29,6 +28,7 @@ from model.encoder import Encoder, EncoderConfig, count_parameters
 from model.foreign import ForeignEncoder
 from model.heads import POOLED, TaskModel
 from model.store import write_checkpoint
+from tests.model.test_heads import CONFIG, LABELS, VOCAB, encoded_of, models, padded
 from tokenization.tokenizer import Tokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -229,7 +229,7 @@ def test_a_probe_trains_a_linear_head_on_steady_features():
 def base(tmp_path_factory) -> Path:
     """A checkpoint of CONFIG's shape, with a tokenizer of a few words."""
     folder = tmp_path_factory.mktemp("base")
-    from peers import write_tokenizer
+    from tests.model.peers import write_tokenizer
 
     write_tokenizer(folder / "words", "mbert")
     tokenizer = Tokenizer.load(folder / "words")

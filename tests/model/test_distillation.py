@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_adapters import batch_of, task_model
 
 from data.layout import Layout
 from model.distillation import (
@@ -18,6 +17,7 @@ from model.distillation import (
 )
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
+from tests.model.test_adapters import batch_of, task_model
 from training.distributed import start
 from training.flops import step_flops, teacher_flops
 

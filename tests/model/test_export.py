@@ -5,9 +5,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from peers import TEXTS, write_tokenizer
-from test_heads import encoded_of
-from test_huggingface import CLOSE, framed, peer_scores, rectangle
 
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
@@ -21,6 +18,9 @@ from model.importing import import_checkpoint
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
 from model.store import load_masked_lm, read_checkpoint, write_checkpoint
+from tests.model.peers import TEXTS, write_tokenizer
+from tests.model.test_heads import encoded_of
+from tests.model.test_huggingface import CLOSE, framed, peer_scores, rectangle
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from peers import write_peer, write_tokenizer
-from test_heads import encoded_of
 
 from common.errors import UserError
 from data.features import collate
@@ -15,6 +13,8 @@ from model.heads import POOLED, TASK, TaskModel, load_task_model
 from model.huggingface import SUFFIXES
 from model.importing import import_checkpoint
 from model.store import load_encoder, load_masked_lm, read_checkpoint, write_checkpoint
+from tests.model.peers import write_peer, write_tokenizer
+from tests.model.test_heads import encoded_of
 
 transformers = pytest.importorskip("transformers", reason="an optional dependency; the peer here")
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

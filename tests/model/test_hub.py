@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from peers import write_peer
 
 from common.errors import UserError
 from common.files import read_json
 from model.hub import choose, download
 from model.store import load_masked_lm, read_checkpoint
+from tests.model.peers import write_peer
 
 pytest.importorskip("huggingface_hub", reason="an optional dependency, in requirements-extra.txt")
 pytest.importorskip("transformers", reason="makes the checkpoints; in requirements-dev.txt")

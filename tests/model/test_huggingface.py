@@ -7,8 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from peers import FAMILIES, TEXTS, TYPES, change_config, write_peer
-from test_heads import encoded_of, padded
 
 from common.errors import UserError
 from common.files import read_json, write_json
@@ -19,6 +17,8 @@ from model.heads import load_task_model
 from model.huggingface import SUFFIXES, main
 from model.importing import converted, import_checkpoint
 from model.store import load_encoder, load_masked_lm, read_checkpoint
+from tests.model.peers import FAMILIES, TEXTS, TYPES, change_config, write_peer
+from tests.model.test_heads import encoded_of, padded
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")

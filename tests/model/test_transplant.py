@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from peers import BERT, TEXTS, write_tokenizer
 from tokenizers import pre_tokenizers
 
 from common.errors import UserError
@@ -22,6 +21,7 @@ from model.transplant import (
     static_embeddings,
     transplant,
 )
+from tests.model.peers import BERT, TEXTS, write_tokenizer
 from tokenization.tokenizer import Tokenizer, wordpiece_engine
 
 LETTERS = "abcçdeəfgğhxıijklmnoöpqrsştuüvyz"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from samples import KINDS, options, sentences, write_corpus
 
+from tests.tokenization.samples import KINDS, options, sentences, write_corpus
 from tokenization.train import train_tokenizer
 
 

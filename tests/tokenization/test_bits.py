@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from samples import sentences
 
 from benchmarks.tokenizer_bits import cut, losses
 from data.layout import Layout
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
+from tests.tokenization.samples import sentences
 from tokenization.tokenizer import Tokenizer
 
 MOST = 30

@@ -5,10 +5,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from samples import sentences
 
 from common.errors import UserError
 from language.azerbaijani import ALPHABET
+from tests.tokenization.samples import sentences
 from tokenization.compare import compare, main, names_of, read_texts
 from tokenization.measures import COUNTS, measure, morpheme_agreement, ratio, read_morphemes, renyi, resampled
 from tokenization.tokenizer import Tokenizer

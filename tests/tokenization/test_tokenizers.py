@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from samples import HARD, KINDS, PAIRS, options, sentences, write_corpus
 
 from common.errors import UserError
 from language.azerbaijani import upper
+from tests.tokenization.samples import HARD, KINDS, PAIRS, options, sentences, write_corpus
 from tokenization import normaliser
 from tokenization.tokenizer import LONGEST_PART, Tokenizer
 from tokenization.train import train_tokenizer

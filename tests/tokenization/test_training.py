@@ -8,9 +8,9 @@ import sys
 import pytest
 import sentencepiece
 import tokenizers
-from samples import ROOT, options, sentences, write_corpus
 
 from common.errors import UserError
+from tests.tokenization.samples import ROOT, options, sentences, write_corpus
 from tokenization.alphabet import ALWAYS, choose_alphabet
 from tokenization.proto import rounded_scores
 from tokenization.tokenizer import Tokenizer
