@@ -34,8 +34,8 @@ from model.adapters import choose_trained, merged, trained_weights, write_adapte
 from model.decoding import predictions, score_rows, with_gold
 from model.distillation import distilled_task_loss
 from model.encoder import count_parameters
+from model.folder import write_checkpoint
 from model.heads import TASK, has_pooler
-from model.store import write_checkpoint
 from training.distributed import start as start_device
 from training.finetuning import (
     READ,

@@ -35,8 +35,8 @@ from data.packing import SPECIALS
 from data.shards import open_shards
 from model.distillation import log_parts
 from model.encoder import count_parameters
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import write_checkpoint
 from prepare import prepare
 from tokenization.tokenizer import Tokenizer
 from training.checkpoints import load_state, newest_state, save_state

@@ -34,8 +34,8 @@ from data.features import Encoded, Row, collate, cut_by_tokens, encode, units
 from data.packing import stream
 from data.tasks import load_task
 from model.encoder import Encoder, EncoderConfig
+from model.families import config_to_transformers, to_transformers
 from model.heads import TaskModel, has_pooler
-from model.huggingface import config_to_transformers, to_transformers
 from tokenization.tokenizer import Tokenizer
 from training.finetuning import MAX_LENGTH
 from training.memory import keep_freed_blocks

@@ -27,7 +27,7 @@ from data.masking import Masking
 from data.packing import SPECIALS, pack_epoch, stream
 from data.shards import DOCUMENT, Shards, open_shards
 from model.encoder import EncoderConfig, count_parameters
-from model.huggingface import config_to_transformers, to_transformers
+from model.families import config_to_transformers, to_transformers
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 from training.distributed import Ranks, start, without_sync

@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.files import read_json, read_jsonl
 from common.launch import ROOT
 from model.encoder import EncoderConfig
-from model.huggingface import from_transformers
+from model.families import from_transformers
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start

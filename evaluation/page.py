@@ -9,7 +9,8 @@ from evaluation.details import Detail
 from evaluation.plots import cost_plot, pretraining_plots, score_bars
 from evaluation.published import notes, published_average, published_rows
 from evaluation.results import Cell, Report
-from evaluation.tables import METHOD, PUBLISHED, clean_rows, difference_rows, half_width, points
+from evaluation.tables import METHOD, PUBLISHED, clean_rows, difference_rows, half_width, plain_table, points
+from evaluation.task_page import task_section
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d2329; --paper: #fdfdfc; --muted: #7b858f; --line: #dfe3e7; --soft: #f3f5f6;
@@ -51,8 +52,6 @@ tr.published td { font-style: italic; color: var(--muted); }
 
 def html_page(report: "Report", details: dict[tuple[str, str], Detail], curves: dict[str, Any], corpus: Any = None) -> str:
     """The whole page. Every text that comes from data or folders is escaped."""
-    from evaluation.task_page import task_section  # it draws with the helpers below
-
     runs = sum(len(cell.runs) for cell in report.cells.values())
     sections = [("results", "Results", _results(report)), ("scores", "Scores by task", _bars(report))]
     if curves:
@@ -81,13 +80,6 @@ def html_page(report: "Report", details: dict[tuple[str, str], Detail], curves: 
         f'<p class="quiet">{lead} Scores in points with 95 % intervals.</p><nav>{links}</nav></header>\n'
         f"{body}<script>{SCRIPT}</script></body></html>\n"
     )
-
-
-def plain_table(rows: list[list[str]], style: str = "") -> str:
-    """A plain table from text cells, header first."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f'<div class="wide"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 # ---------------------------------------------------------------- results

@@ -1,7 +1,8 @@
-"""The result table as terminal text, Markdown, CSV and LaTeX."""
+"""The result table as terminal text, Markdown, CSV and LaTeX, and plain tables of the page."""
 
 import csv
 import io
+from html import escape
 from typing import Any
 
 from evaluation.costs import cost_rows, tuning_rows
@@ -286,3 +287,10 @@ def latex(report: "Report") -> str:
 def _tex(text: str) -> str:
     known = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(known.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)
+
+
+def plain_table(rows: list[list[str]], style: str = "") -> str:
+    """A plain table from text cells, header first."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f'<div class="wide"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

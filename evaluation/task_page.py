@@ -6,10 +6,9 @@ from html import escape
 import numpy as np
 
 from evaluation.details import Detail, calibration_rows
-from evaluation.page import plain_table
 from evaluation.plots import parts_plot, reliability_plot
 from evaluation.results import Cell, Report
-from evaluation.tables import bucket_rows, points
+from evaluation.tables import bucket_rows, plain_table, points
 
 MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions alone
 LISTED = 15  # confusions in that list

@@ -26,10 +26,11 @@ from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from common.launch import EXIT_USER_ERROR
 from model.encoder import Encoder
+from model.folder import SUMS, WEIGHTS, verify_checkpoint, write_checkpoint
 from model.foreign import build_encoder
-from model.heads import TASK, TaskModel, has_pooler, load_task_model
+from model.heads import TASK, TaskModel, has_pooler
 from model.modern_head import add_modern_head
-from model.store import SUMS, WEIGHTS, read_checkpoint, resolve_checkpoint, verify_checkpoint, write_checkpoint
+from model.store import load_task_model, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
 ADAPTER, VALUES = "adapter.json", "adapter.safetensors"  # of an adapter's folder

@@ -27,9 +27,10 @@ from data.layout import Layout
 from model.encoder import Encoder, EncoderConfig
 from model.export import card as encoder_card
 from model.export import family_of, read_card_data, tokenizer_settings
+from model.families import CLASSES, config_to_transformers, to_transformers
+from model.folder import CONFIG, WEIGHTS
 from model.foreign import ForeignEncoder
-from model.huggingface import CLASSES, config_to_transformers, to_transformers
-from model.store import CONFIG, WEIGHTS, load_encoder, read_checkpoint, resolve_checkpoint
+from model.store import load_encoder, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
 SENTENCES = "sentences.json"  # in a checkpoint that training.sentences made: {"max_length", ...}

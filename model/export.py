@@ -16,9 +16,10 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import put_in_place, read_json, sync_tree, write_json, write_text
 from model.encoder import EncoderConfig
+from model.families import SUFFIXES, config_to_transformers, to_transformers
+from model.folder import CONFIG, WEIGHTS
 from model.heads import POOLED, TASK
-from model.huggingface import SUFFIXES, config_to_transformers, to_transformers
-from model.store import CONFIG, WEIGHTS, read_checkpoint, resolve_checkpoint
+from model.store import read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import SETTINGS_FILE, Tokenizer
 
 CARD_KEYS = {"title": str, "license": str, "language": (str, list), "tags": list, "datasets": list, "data": str, "limits": str}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from data.layout import Layout
 from model.encoder import Encoder, EncoderConfig, initialise
+from model.families import SUPPORTED
 from tokenization.tokenizer import Tokenizer
 
 # DeBERTa's disentangled attention overflows in fp16 and loses the small weights of a small rate in bf16
@@ -26,7 +27,8 @@ NO_LIMIT = 8192  # tokens, for relative positions without a table
 WITH_POOLER = ("bert", "roberta", "xlm-roberta", "camembert", "albert", "mpnet", "ernie")  # left out; the task's own is ours
 
 
-def _library():
+def transformers_library() -> Any:
+    """The transformers package. Raises UserError when it is not installed."""
     try:
         import transformers
     except ImportError:
@@ -53,7 +55,7 @@ class ForeignEncoder(nn.Module):
 
     def __init__(self, config: ForeignConfig, pooler: bool = False) -> None:
         super().__init__()
-        library = _library()
+        library = transformers_library()
         values = dict(config.transformers)
         self.config = config
         theirs = library.AutoConfig.for_model(values.pop("model_type"), **values)
@@ -102,10 +104,11 @@ class ForeignEncoder(nn.Module):
 
 def build_model(theirs: Any) -> nn.Module:
     """transformers' bare encoder of a config, in fp32, without the pooler where its class can leave it out."""
-    return _library().AutoModel.from_config(theirs, dtype=torch.float32, **_options(theirs))
+    return transformers_library().AutoModel.from_config(theirs, dtype=torch.float32, **model_options(theirs))
 
 
-def _options(theirs: Any) -> dict[str, bool]:
+def model_options(theirs: Any) -> dict[str, bool]:
+    """What to say to AutoModel beside the config."""
     return {"add_pooling_layer": False} if theirs.model_type in WITH_POOLER else {}
 
 
@@ -125,9 +128,7 @@ def foreign_config(values: dict[str, Any], tokenizer: Tokenizer, where: Path) ->
     Raises UserError for an architecture that transformers does not know or that is no masked-language-model encoder, and for
     one whose code is in the repository (it is never run).
     """
-    from model.huggingface import SUPPORTED
-
-    library = _library()
+    library = transformers_library()
     family = values["model_type"]
     if values.get("auto_map") and family not in library.CONFIG_MAPPING:
         raise UserError(f"{where}: {family} comes with code of its own (auto_map), which is not run. Supported: {SUPPORTED}.")
@@ -158,46 +159,3 @@ def foreign_config(values: dict[str, Any], tokenizer: Tokenizer, where: Path) ->
         types=getattr(theirs, "type_vocab_size", 0), dropout=getattr(theirs, "hidden_dropout_prob", 0.1),
         initializer_range=getattr(theirs, "initializer_range", 0.02), transformers=kept,
     )  # fmt: skip
-
-
-def convert_foreign(
-    folder: Path, out: Path, name: str, values: dict[str, Any], tokenizer: Tokenizer, source: dict[str, Any]
-) -> list[str]:
-    """Write the checkpoint of a foreign encoder at `out`; returns what is to be said about it.
-
-    Raises UserError as foreign_config and read_weights do, and for weights that the architecture misses.
-    """
-    from model.importing import check_vocabulary, read_weights
-    from model.store import CONFIG, write_checkpoint
-
-    config = foreign_config(values, tokenizer, folder / CONFIG)
-    check_vocabulary(tokenizer, config, folder)
-    library = _library()
-    theirs = library.AutoConfig.for_model(**config.transformers)
-    try:  # its own renaming of old names and prefixes; the weights were read by us, so nothing is unpickled over there
-        weights = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(folder).items()}
-        model, info = type(build_model(theirs)).from_pretrained(
-            None, config=theirs, state_dict=weights, output_loading_info=True, dtype=torch.float32, **_options(theirs)
-        )
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise UserError(f"{folder}: transformers cannot load these weights ({reason[0] if reason else error!r}).") from None
-    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
-    if missing or info.get("mismatched_keys"):
-        shapes = sorted(str(item) for item in info.get("mismatched_keys") or [])
-        raise UserError(
-            f"{folder}: the checkpoint does not fit a {theirs.model_type}: missing {', '.join(missing[:5]) or 'nothing'}; "
-            f"other shape {', '.join(shapes[:3]) or 'none'}. Take a whole checkpoint with its own config.json."
-        )
-    ours = {f"encoder.model.{key}": value for key, value in model.state_dict().items()}
-    left = sorted(info["unexpected_keys"])
-    family = config.transformers["model_type"]
-    notes = [f"{family}: run by transformers {library.__version__} as a baseline encoder; it can be fine-tuned, no more"]
-    if family in FP32_ONLY:
-        notes.append(f"{family}: kept in fp32")
-    if left:
-        notes.append(f"not used: {', '.join(left)}")
-    write_checkpoint(out, ours, config, tokenizer, {"name": name, "source": {"family": family, **source}})
-    return notes

@@ -6,21 +6,12 @@ A `modern` encoder gets the same heads. The options of a question and the tokens
 numbers, so that any counts go into one batch without padding.
 """
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.files import read_json
 from data.features import TaskBatch
 from model.encoder import Encoder, initialise
-from model.foreign import build_encoder
-from model.modern_head import add_modern_head
-from model.store import fill, read_checkpoint, resolve_checkpoint
-from tokenization.tokenizer import Tokenizer
 
 POOLED = ("classification", "pair", "choice")  # kinds that look at one vector of a text
 # How that vector is made: BERT's dense layer and tanh over [CLS], which masked-LM pre-training leaves untrained; [CLS] as
@@ -96,19 +87,3 @@ class TaskModel(nn.Module):
             logs = segment_log_softmax(scores, batch.segments, batch.count)
             return -logs.gather(0, batch.targets).sum() / 2
         return F.cross_entropy(scores, batch.targets, reduction="sum")
-
-
-def load_task_model(path: str | Path) -> tuple[TaskModel, Tokenizer, dict[str, Any]]:
-    """A fine-tuned checkpoint: the model in eval mode, its tokenizer and task.json. UserError for another checkpoint."""
-    folder = resolve_checkpoint(path)
-    weights, config, tokenizer, _ = read_checkpoint(folder)
-    if not (folder / TASK).exists():
-        raise UserError(f"{folder}: not fine-tuned (no {TASK}). Run python finetune.py checkpoint={path} task=... first.")
-    task = read_json(folder / TASK)
-    pooling = task.get("pooling") or "pooler"
-    encoder = build_encoder(config, has_pooler(task["kind"], pooling))
-    model = TaskModel(encoder, task["kind"], len(task["labels"] or []), pooling)
-    if "head.dense.weight" in weights:
-        add_modern_head(model)
-    fill(model, weights, folder)
-    return model.eval(), tokenizer, task

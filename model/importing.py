@@ -22,18 +22,13 @@ from common.files import digest_of, read_json, sha256_file, write_json
 from common.hub import HUB, home
 from data.task_records import KINDS
 from model.encoder import Encoder, EncoderConfig
+from model.families import DERIVED, FAMILIES, SUFFIXES, config_from_transformers, from_transformers
+from model.folder import CONFIG, SUMS, WEIGHTS, write_checkpoint
+from model.foreign import FP32_ONLY, build_model, foreign_config, model_options, transformers_library
 from model.heads import POOLED, TASK, TaskModel, has_pooler
 from model.hub import download, parse
-from model.huggingface import (
-    DERIVED,
-    FAMILIES,
-    SUFFIXES,
-    config_from_transformers,
-    from_transformers,
-)
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
-from model.store import CONFIG, SUMS, WEIGHTS, write_checkpoint
 from tokenization.importing import MODEL_FILES, VOCABULARY_FILE
 from tokenization.tokenizer import JSON_FILE, Tokenizer
 
@@ -167,8 +162,6 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
         )
     family = values["model_type"]
     if foreign or family not in FAMILIES:
-        from model.foreign import convert_foreign
-
         return convert_foreign(folder, out, name, values, read_tokenizer(folder), source or {})
     config = config_from_transformers(values, str(folder / CONFIG))
     weights, ignored = tidy(read_weights(folder), values, folder)
@@ -282,6 +275,46 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.load(made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def convert_foreign(
+    folder: Path, out: Path, name: str, values: dict[str, Any], tokenizer: Tokenizer, source: dict[str, Any]
+) -> list[str]:
+    """Write the checkpoint of a foreign encoder at `out`; returns what is to be said about it.
+
+    Raises UserError as foreign_config and read_weights do, and for weights that the architecture misses.
+    """
+    config = foreign_config(values, tokenizer, folder / CONFIG)
+    check_vocabulary(tokenizer, config, folder)
+    library = transformers_library()
+    theirs = library.AutoConfig.for_model(**config.transformers)
+    try:  # its own renaming of old names and prefixes; the weights were read by us, so nothing is unpickled over there
+        weights = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(folder).items()}
+        model, info = type(build_model(theirs)).from_pretrained(
+            None, config=theirs, state_dict=weights, output_loading_info=True, dtype=torch.float32, **model_options(theirs)
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise UserError(f"{folder}: transformers cannot load these weights ({reason[0] if reason else error!r}).") from None
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing or info.get("mismatched_keys"):
+        shapes = sorted(str(item) for item in info.get("mismatched_keys") or [])
+        raise UserError(
+            f"{folder}: the checkpoint does not fit a {theirs.model_type}: missing {', '.join(missing[:5]) or 'nothing'}; "
+            f"other shape {', '.join(shapes[:3]) or 'none'}. Take a whole checkpoint with its own config.json."
+        )
+    ours = {f"encoder.model.{key}": value for key, value in model.state_dict().items()}
+    left = sorted(info["unexpected_keys"])
+    family = config.transformers["model_type"]
+    notes = [f"{family}: run by transformers {library.__version__} as a baseline encoder; it can be fine-tuned, no more"]
+    if family in FP32_ONLY:
+        notes.append(f"{family}: kept in fp32")
+    if left:
+        notes.append(f"not used: {', '.join(left)}")
+    write_checkpoint(out, ours, config, tokenizer, {"name": name, "source": {"family": family, **source}})
+    return notes
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: EncoderConfig, folder: Path) -> None:

@@ -1,67 +1,23 @@
-"""A checkpoint: a folder with model.safetensors, config.json and the tokenizer, that every later command takes."""
+"""Read a checkpoint for what comes next: as weights, encoder, masked language model or task model; foreign ones converted."""
 
 import json
-import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
 
 from common.errors import UserError
-from common.files import put_in_place, read_json, sha256_file, sync_tree, write_json
+from common.files import read_json
 from model.encoder import Encoder, EncoderConfig
+from model.folder import CONFIG, WEIGHTS, fill, verify_checkpoint
 from model.foreign import ForeignEncoder, build_encoder, config_of
+from model.heads import TASK, TaskModel, has_pooler
+from model.importing import converted, is_huggingface
 from model.mlm import MaskedLM
+from model.modern_head import add_modern_head
 from tokenization.tokenizer import Tokenizer
-
-WEIGHTS, CONFIG, SUMS = "model.safetensors", "config.json", "checksums.json"
-
-
-def write_checkpoint(folder: str | Path, weights: dict[str, torch.Tensor], config: EncoderConfig, tokenizer: Tokenizer,
-                     extra: dict[str, Any] | None = None, more_files: dict[str, Any] | None = None) -> None:  # fmt: skip
-    """Write a checkpoint whole: into a neighbour that is synced and then renamed over `folder`.
-
-    `extra` goes into config.json beside the encoder's settings. `more_files` maps further names to JSON-able values or
-    to functions that write to the path they are given. All files are listed with their SHA-256 in checksums.json.
-    """
-    folder = Path(folder)
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        safetensors.torch.save_file({k: v.detach().contiguous().cpu() for k, v in weights.items()}, beside / WEIGHTS)
-        write_json(beside / CONFIG, {"encoder": config.to_dict(), "tokenizer": tokenizer.identity, **(extra or {})})
-        tokenizer.save(beside)
-        for name, value in (more_files or {}).items():
-            if callable(value):
-                value(beside / name)
-            else:
-                write_json(beside / name, value)
-        write_json(beside / SUMS, {path.name: sha256_file(path) for path in sorted(beside.iterdir())})
-        sync_tree(beside)
-        put_in_place(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def verify_checkpoint(folder: str | Path) -> None:
-    """UserError with the file's name if anything in a checkpoint is missing, truncated or changed."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(folder))
-        hint = f" A model of the hub is written hub://{folder}." if on_hub else ""
-        raise UserError(f"{folder}: no such checkpoint folder.{hint}")
-    if not (folder / SUMS).exists():
-        raise UserError(f"{folder}: no {SUMS}, so this is not a finished checkpoint. Take a folder that train.py wrote.")
-    for name, expected in read_json(folder / SUMS).items():
-        if not (folder / name).exists():
-            raise UserError(f"{folder / name}: missing. Restore it or take another checkpoint.")
-        if sha256_file(folder / name) != expected:
-            raise UserError(f"{folder / name}: damaged (checksum differs). Restore it or take another checkpoint.")
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
@@ -70,8 +26,6 @@ def resolve_checkpoint(path: str | Path) -> Path:
     A Hugging Face folder and hub://owner/name[@revision] are converted first, once, into HF_HOME/encoders. Raises UserError
     where that cannot be done.
     """
-    from model.importing import converted, is_huggingface  # which write checkpoints, through this file
-
     if is_huggingface(path):
         return converted(path)
     path = Path(path)
@@ -109,19 +63,6 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], EncoderC
     return weights, config, tokenizer, values
 
 
-def fill(module: nn.Module, weights: dict[str, torch.Tensor], where: str | Path) -> None:
-    """Load `weights` into `module`; every name and shape must fit, or UserError says which does not."""
-    own = module.state_dict()
-    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = [name for name in own if name in weights and own[name].shape != weights[name].shape]
-    if missing or extra or shapes:
-        raise UserError(
-            f"{where}: the weights do not fit the model: missing {missing[:3] or 'none'}, not known {extra[:3] or 'none'}, "
-            f"other shape {shapes[:3] or 'none'}. Use the checkpoint with the code and config that made it."
-        )
-    module.load_state_dict(weights)
-
-
 def load_masked_lm(path: str | Path) -> tuple[MaskedLM, Tokenizer]:
     """A pre-trained model with its MLM head, in eval mode, and its tokenizer."""
     weights, config, tokenizer, _ = read_checkpoint(path)
@@ -147,3 +88,19 @@ def load_encoder(path: str | Path, pooler: bool = False, pretrained: bool = True
             own = {name: value for name, value in own.items() if not name.startswith("pooler.")}
         fill(encoder, own, path)
     return encoder, tokenizer
+
+
+def load_task_model(path: str | Path) -> tuple[TaskModel, Tokenizer, dict[str, Any]]:
+    """A fine-tuned checkpoint: the model in eval mode, its tokenizer and task.json. UserError for another checkpoint."""
+    folder = resolve_checkpoint(path)
+    weights, config, tokenizer, _ = read_checkpoint(folder)
+    if not (folder / TASK).exists():
+        raise UserError(f"{folder}: not fine-tuned (no {TASK}). Run python finetune.py checkpoint={path} task=... first.")
+    task = read_json(folder / TASK)
+    pooling = task.get("pooling") or "pooler"
+    encoder = build_encoder(config, has_pooler(task["kind"], pooling))
+    model = TaskModel(encoder, task["kind"], len(task["labels"] or []), pooling)
+    if "head.dense.weight" in weights:
+        add_modern_head(model)
+    fill(model, weights, folder)
+    return model.eval(), tokenizer, task

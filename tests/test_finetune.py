@@ -21,8 +21,8 @@ from evaluation.metrics import read_predictions, score_predictions
 from finetune import run_seed
 from model import fill_mask, predict
 from model.encoder import EncoderConfig
+from model.folder import SUMS, write_checkpoint
 from model.mlm import MaskedLM
-from model.store import SUMS, write_checkpoint
 from tests.conftest import run_script
 from tokenization.tokenizer import Tokenizer
 from training.finetuning import build_model, parameter_groups, prepare_data, read_start, settings_for

@@ -15,7 +15,8 @@ import torch
 
 from common.errors import UserError
 from common.launch import EXIT_USER_ERROR
-from model.store import read_checkpoint, write_checkpoint
+from model.folder import write_checkpoint
+from model.store import read_checkpoint
 
 
 def average_checkpoints(checkpoints: Sequence[str | Path], out: str | Path) -> None:

@@ -17,7 +17,8 @@ from common.errors import UserError
 from common.files import read_json
 from model.distillation import PROJECTIONS
 from model.encoder import EncoderConfig
-from model.store import read_checkpoint, verify_checkpoint, write_checkpoint
+from model.folder import verify_checkpoint, write_checkpoint
+from model.store import read_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.optimizers import Average
 

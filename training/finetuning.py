@@ -19,10 +19,11 @@ from data.tasks import SPLITS, Task, load_task
 from data.token_cache import cached
 from model.adapters import depth_of
 from model.encoder import EncoderConfig
+from model.folder import SUMS, WEIGHTS, fill, verify_checkpoint
 from model.foreign import ForeignConfig, build_encoder
 from model.heads import POOLINGS, TaskModel, has_pooler
 from model.modern_head import add_modern_head
-from model.store import SUMS, WEIGHTS, fill, read_checkpoint, resolve_checkpoint, verify_checkpoint
+from model.store import read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.teachers import identity_of, ledger, teacher_of
 

@@ -29,7 +29,8 @@ from common.launch import launch, resolved
 from data.next_sentence import MAX_WORDS, MIN_WORDS, read_documents, split_sentences
 from data.splits import split_of
 from model.embeddings import SENTENCES, embed, mean_vectors, rows_of
-from model.store import load_encoder, write_checkpoint
+from model.folder import write_checkpoint
+from model.store import load_encoder
 from training.distributed import start
 from training.optimizers import build_optimizers, set_learning_rate
 from training.precision import choose_dtype

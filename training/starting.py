@@ -15,10 +15,11 @@ from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from data.shards import Shards
 from model.encoder import EncoderConfig
+from model.folder import verify_checkpoint
 from model.mlm import MaskedLM
-from model.store import read_config, resolve_checkpoint, verify_checkpoint
+from model.store import read_config, resolve_checkpoint
 from model.tiling import start_from
-from model.transplant import static_embeddings
+from model.transplant import RANK, static_embeddings
 from tokenization.tokenizer import Tokenizer
 
 MANIFEST = "training.json"  # beside every tokenizer: where it comes from
@@ -91,15 +92,20 @@ def take_weights(model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer
     learns first anyway, and the first hundred steps of a small run. A function of the settings and the shards alone, so
     that a run that goes on finds the same start again.
     """
+
+    def static(rank: int = RANK) -> torch.Tensor:
+        documents = (shards.tokens[start : start + length] for start, length in shards.documents[["start", "length"]].tolist())
+        return static_embeddings((np.asarray(ids) for ids in documents), tokenizer.vocab_size, rank)
+
     if not settings["start_from"]:
         if settings["bias_from_counts"]:
             counts = shards.piece_counts(len(model.head.bias)) + 1.0
             model.head.bias.data = torch.from_numpy(np.log(counts / counts.sum())).float()
+        if settings["embeddings_from_text"]:
+            words = model.encoder.words.weight.data
+            vectors = static(words.shape[1]) * model.encoder.config.initializer_range * words.shape[1] ** 0.5
+            words[: len(vectors)] = torch.where((vectors != 0).any(1, keepdim=True), vectors, words[: len(vectors)])
         return
-
-    def static() -> torch.Tensor:
-        documents = (shards.tokens[start : start + length] for start, length in shards.documents[["start", "length"]].tolist())
-        return static_embeddings((np.asarray(ids) for ids in documents), tokenizer.vocab_size)
 
     said = start_from(model, settings["start_from"], tokenizer, settings["transplant"], static, settings["seed"])
     if said and not quiet:

@@ -18,8 +18,9 @@ from model.adapters import ADAPTER, find_adapter, load_any
 from model.decoding import score_rows
 from model.distillation import HIDDEN, Student, spread
 from model.encoder import EncoderConfig
+from model.folder import SUMS, WEIGHTS
 from model.mlm import MaskedLM
-from model.store import SUMS, WEIGHTS, load_masked_lm, resolve_checkpoint
+from model.store import load_masked_lm, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
 # ---------------------------------------------------------------- pre-training

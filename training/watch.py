@@ -19,8 +19,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from data.layout import Layout
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import write_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.distributed import Ranks
 from training.heldout import HeldOut, evaluate, read_heldout

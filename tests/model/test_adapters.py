@@ -25,9 +25,9 @@ from model.adapters import (
     write_adapter,
 )
 from model.encoder import Encoder, EncoderConfig, count_parameters
+from model.folder import write_checkpoint
 from model.foreign import ForeignEncoder
 from model.heads import POOLED, TaskModel
-from model.store import write_checkpoint
 from tests.model.test_heads import CONFIG, LABELS, VOCAB, encoded_of, models, padded
 from tokenization.tokenizer import Tokenizer
 
@@ -261,7 +261,7 @@ def test_saved_and_loaded_keeps_adapter_head_and_pooler(base, kind, tmp_path, ca
     kept = safetensors.torch.load_file(tmp_path / "adapter" / "adapter.safetensors")
     assert sum(value.numel() for value in kept.values()) == count_parameters(model, trainable=True)
     # Merged by the command line: a plain checkpoint with the same outputs.
-    from model.heads import load_task_model
+    from model.store import load_task_model
 
     assert main([str(tmp_path / "adapter"), "--out", str(tmp_path / "plain")]) == 0
     plain, _, _ = load_task_model(tmp_path / "plain")

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from common.errors import UserError
 from data.layout import Layout
 from model.encoder import Dropout, Encoder, EncoderConfig, count_parameters, rotary_table, rotate
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import load_encoder, load_masked_lm, write_checkpoint
+from model.store import load_encoder, load_masked_lm
 from model.tiling import start_from, tile
 from tests.conftest import ROOT
 from tokenization.tokenizer import Tokenizer

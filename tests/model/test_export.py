@@ -12,12 +12,14 @@ from data.features import collate
 from data.layout import Layout
 from model.encoder import Encoder, EncoderConfig
 from model.export import export_checkpoint
+from model.families import SUFFIXES
+from model.folder import write_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
-from model.huggingface import SUFFIXES, main
+from model.huggingface import main
 from model.importing import import_checkpoint
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
-from model.store import load_masked_lm, read_checkpoint, write_checkpoint
+from model.store import load_masked_lm, read_checkpoint
 from tests.model.peers import TEXTS, write_tokenizer
 from tests.model.test_heads import encoded_of
 from tests.model.test_huggingface import CLOSE, framed, peer_scores, rectangle

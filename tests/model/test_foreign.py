@@ -8,11 +8,12 @@ from common.errors import UserError
 from data.features import collate
 from data.layout import Layout
 from model.export import export_checkpoint
+from model.families import SUFFIXES
+from model.folder import write_checkpoint
 from model.foreign import ForeignEncoder, build_encoder
-from model.heads import POOLED, TASK, TaskModel, load_task_model
-from model.huggingface import SUFFIXES
+from model.heads import POOLED, TASK, TaskModel
 from model.importing import import_checkpoint
-from model.store import load_encoder, load_masked_lm, read_checkpoint, write_checkpoint
+from model.store import load_encoder, load_masked_lm, load_task_model, read_checkpoint
 from tests.model.peers import write_peer, write_tokenizer
 from tests.model.test_heads import encoded_of
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from data.features import Encoded, Row, collate
 from model.encoder import Encoder, EncoderConfig
-from model.heads import POOLED, TaskModel, load_task_model, segment_log_softmax
-from model.huggingface import config_to_transformers, from_transformers
+from model.families import config_to_transformers, from_transformers
+from model.heads import POOLED, TaskModel, segment_log_softmax
+from model.store import load_task_model
 
 VOCAB, LABELS = 97, 5
 CONFIG = EncoderConfig(vocab_size=VOCAB, hidden_size=48, layers=3, heads=4, intermediate_size=80, max_length=32)

@@ -12,11 +12,11 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from data.features import collate
 from data.layout import Layout
+from model.families import SUFFIXES
 from model.fill_mask import fill_mask
-from model.heads import load_task_model
-from model.huggingface import SUFFIXES, main
+from model.huggingface import main
 from model.importing import converted, import_checkpoint
-from model.store import load_encoder, load_masked_lm, read_checkpoint
+from model.store import load_encoder, load_masked_lm, load_task_model, read_checkpoint
 from tests.model.peers import FAMILIES, TEXTS, TYPES, change_config, write_peer
 from tests.model.test_heads import encoded_of, padded
 from tokenization.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import torch
 
 from data.layout import Layout
 from model.encoder import EncoderConfig
-from model.huggingface import config_to_transformers, from_transformers, to_transformers
+from model.families import config_to_transformers, from_transformers, to_transformers
 from model.mlm import MaskedLM
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")

@@ -8,8 +8,8 @@ from tokenizers import pre_tokenizers
 from common.errors import UserError
 from language.azerbaijani import lower
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import write_checkpoint
 from model.tiling import start_from
 from model.transplant import (
     METHODS,

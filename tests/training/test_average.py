@@ -9,8 +9,9 @@ import torch
 
 from common.errors import UserError
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import load_masked_lm, write_checkpoint
+from model.store import load_masked_lm
 from tests.conftest import run_script
 from tokenization.tokenizer import Tokenizer
 from training.average import average_checkpoints, main

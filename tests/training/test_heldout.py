@@ -11,8 +11,9 @@ from common.errors import UserError
 from common.files import write_jsonl
 from data.layout import Layout
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import load_masked_lm, write_checkpoint
+from model.store import load_masked_lm
 from tests.conftest import run_script
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start

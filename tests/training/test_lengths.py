@@ -5,8 +5,8 @@ import torch
 
 from common.files import write_jsonl
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import write_checkpoint
 from tests.conftest import run_script
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start

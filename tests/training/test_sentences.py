@@ -12,9 +12,10 @@ from common.files import read_json, write_jsonl, write_text
 from data.splits import split_of
 from model.embeddings import embed, export_sentences, main, mean_vectors, rows_of
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.importing import import_checkpoint
 from model.mlm import MaskedLM
-from model.store import load_encoder, write_checkpoint
+from model.store import load_encoder
 from tests.conftest import ROOT, run_script
 from tests.model.peers import write_peer
 from tokenization.tokenizer import Tokenizer

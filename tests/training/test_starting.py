@@ -13,8 +13,9 @@ from common.files import write_jsonl
 from data.layout import Layout
 from data.shards import open_shards
 from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
 from model.mlm import MaskedLM
-from model.store import load_masked_lm, read_checkpoint, write_checkpoint
+from model.store import load_masked_lm, read_checkpoint
 from tests.conftest import TINY, run_script, training_words
 from tests.model.peers import TYPES, write_peer, write_tokenizer
 from tokenization.tokenizer import Tokenizer
