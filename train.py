@@ -179,13 +179,15 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     torch.manual_seed(settings["seed"])
     shape = shape_of(settings, tokenizer)
     raw = masked_lm(settings, shape, tokenizer, ranks.device)
+    before = time.time()
     take_weights(raw, settings, tokenizer, shards, quiet=not ranks.first)
+    spent = time.time() - before  # on the start, which is training too where it is made of the text
     raw.to(ranks.device)
     dtype = choose_dtype(settings["precision"], ranks.device)
     watch = begin_watch(raw, settings, tokenizer, ranks, dtype)  # of the start, also when the run goes on from a checkpoint
     optimizers = build_optimizers(raw, settings["optimizer"])
     average = Average(raw, settings["ema"]) if settings["ema"] else None
-    state = State(by_source=[0] * len(shards.sources))
+    state = State(by_source=[0] * len(shards.sources), seconds=spent)
     resumed = newest_state(run) if settings["resume"] == "auto" else None
     if resumed:
         state = State(**load_state(resumed, raw, optimizers, average, tokenizer))

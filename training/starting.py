@@ -89,8 +89,9 @@ def take_weights(model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer
     """Fill `model` from start_from, if that is set: kept, tiled or carried over into this run's vocabulary.
 
     A new model with bias_from_counts begins with the log frequencies of the pieces as the decoder's bias: what a model
-    learns first anyway, and the first hundred steps of a small run. A function of the settings and the shards alone, so
-    that a run that goes on finds the same start again.
+    learns first anyway, and the first hundred steps of a small run. With embeddings_from_text its word embeddings are
+    those of transplant's static ones, as long as drawn ones are; pieces that stand nowhere keep a drawn one. A function
+    of the settings and the shards alone, so that a run that goes on finds the same start again.
     """
 
     def static(rank: int = RANK) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """bias_from_counts: a new model knows how often each piece stands in the text, and nothing else."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,3 +44,17 @@ def test_a_new_model_guesses_by_frequency(shards, wanted):
     shares = (shards.piece_counts(SIZE) + 1) / (shards.piece_counts(SIZE) + 1).sum()
     expected = float(-np.log(shares[ids[positions].numpy()]).mean()) if wanted else np.log(SIZE)
     assert loss == pytest.approx(expected, abs=0.1)
+
+
+def test_embeddings_from_text(shards):
+    """As long as drawn ones, a function of the text; a piece that never stands there keeps what was drawn."""
+    settings = {"start_from": None, "bias_from_counts": False, "embeddings_from_text": True}
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig("modern", SIZE, 32, 2, 2, 48, dropout=0.0))
+    drawn = model.encoder.words.weight.detach().clone()
+    take_weights(model, settings, SimpleNamespace(vocab_size=SIZE), shards)
+    words = model.encoder.words.weight.detach()
+    assert torch.equal(words[SIZE - 1], drawn[SIZE - 1]) and not torch.equal(words[6], drawn[6])
+    changed = (words != drawn).any(1)
+    assert 10 < changed.sum() < SIZE
+    torch.testing.assert_close(words[changed].norm(dim=1), torch.full((int(changed.sum()),), 0.02 * 32**0.5))
