@@ -9,8 +9,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
-from itertools import compress
+from itertools import accumulate
 
+import numpy as np
 from tokenizers import Regex, normalizers
 
 from language.azerbaijani import (
@@ -165,19 +166,45 @@ def normalise(text: str, normalizer: normalizers.Normalizer, lowercase: bool) ->
     return "\n".join([normalise(line, normalizer, lowercase) for line in text.split("\n")])
 
 
-def lower_all(texts: Sequence[str]) -> list[str]:
-    """Plain texts in lower case, in one piece: casing keeps the length of each."""
-    together, begin, lowered = lower("".join(texts)), 0, []
-    for text in texts:
-        lowered.append(together[begin : begin + len(text)])
-        begin += len(text)
-    return lowered
+@cache
+def _lowered() -> np.ndarray:
+    """[2^20 + 2^16] uint16: the lower case of every plain character, its low half for those above U+FFFF; 0 for others."""
+    table = np.zeros(0x110000, dtype=np.uint16)
+    for character in " \n" + _PLAIN_LETTERS + PLAIN_SIGNS:
+        table[ord(character)] = ord(lower(character)) & 0xFFFF  # one for one, so that every text keeps its length
+    table[0xD800:0xE000] = np.arange(0xD800, 0xE000)  # halves of characters above U+FFFF, which have no case
+    return table
+
+
+def plain_all(texts: Sequence[str], lowercase: bool) -> list[str | None]:
+    """`normalise` of each text of plain characters, None for the others: all by one look into a table.
+
+    Raises UnicodeEncodeError for a lone surrogate in text to be lower-cased.
+    """
+    if not lowercase:
+        return [None if NOT_PLAIN.search(text) else text for text in texts]
+    together = "".join(texts)
+    units = np.frombuffer(together.encode("utf-16-le"), dtype=np.uint16)
+    lowered = _lowered().take(units)
+    other = np.flatnonzero(lowered == 0)
+    if len(units) > len(together):  # characters of two units: both are looked up as one, and places counted in characters
+        first = np.flatnonzero((units & 0xFC00) == 0xD800)
+        points = 0x10000 + ((units[first] & 0x3FF).astype(np.int64) << 10 | units[first + 1] & 0x3FF)
+        other = np.concatenate([other, first[_lowered()[points] == 0]])
+        other -= np.searchsorted(first, other)
+    ends = list(accumulate(map(len, texts)))
+    found: list[str | None] = []
+    together, begin = lowered.tobytes().decode("utf-16-le"), 0
+    for end in ends:
+        found.append(together[begin:end])
+        begin = end
+    for index in set(np.searchsorted(ends, other, side="right").tolist()):
+        found[index] = None
+    return found
 
 
 def normalise_all(texts: Sequence[str], normalizer: normalizers.Normalizer, lowercase: bool) -> list[str]:
     """`normalise` of each text."""
-    plain = [not NOT_PLAIN.search(text) for text in texts]
-    if not lowercase:
-        return [text if fine else normalise(text, normalizer, False) for text, fine in zip(texts, plain, strict=True)]
-    lowered = iter(lower_all(list(compress(texts, plain))))
-    return [next(lowered) if fine else normalise(text, normalizer, True) for text, fine in zip(texts, plain, strict=True)]
+    plain = plain_all(texts, lowercase)
+    return [normalise(text, normalizer, lowercase) if found is None else found
+            for text, found in zip(texts, plain, strict=True)]  # fmt: skip

@@ -1,7 +1,7 @@
 """The few fields of a sentencepiece model file that its library cannot change: read and rewritten in place.
 
 The file is a protocol buffer (sentencepiece_model.proto): field 1, repeated, is a piece, whose field 2 is its score
-as a 32-bit float.
+as a 32-bit float; field 3 is the normaliser.
 """
 
 import struct
@@ -45,3 +45,24 @@ def rounded_scores(proto: bytes, step: float) -> bytes:
                     (score,) = struct.unpack_from("<f", proto, at)
                     struct.pack_into("<f", data, at, round(score / step) * step)
     return bytes(data)
+
+
+def with_normaliser_of(proto: bytes, other: bytes) -> bytes:
+    """The model `proto` with the normaliser (field 3) of the model `other`."""
+    kept, taken = (
+        [(number, kind, model[begin:end]) for number, kind, begin, end in _fields(model, 0, len(model))]
+        for model in (proto, other)
+    )
+    chosen = [f for f in kept if f[0] != 3] + [f for f in taken if f[0] == 3]
+    return b"".join(_written(*field) for field in sorted(chosen, key=lambda field: field[0]))
+
+
+def _written(number: int, kind: int, content: bytes) -> bytes:
+    head = bytes([number << 3 | kind])  # the fields of a model are below 16: one byte
+    if kind != _BYTES:
+        return head + content
+    size, length = bytearray(), len(content)
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return head + bytes([*size, length]) + content

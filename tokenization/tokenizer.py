@@ -10,7 +10,7 @@ in through `tokenization.importing`.
 import hashlib
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ from common.files import read_json, write_bytes, write_json
 from tokenization.normaliser import (
     NOT_PLAIN,
     SPACE_MARK,
-    lower_all,
     lower_rules,
     normalise,
     normalise_all,
+    plain_all,
     space_marks,
     text_normalizer,
 )
@@ -46,7 +46,9 @@ JOINED = "\u02cd"  # stands for the space inside a phrase on the short way: a le
 # sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
 # 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
 SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
-AHEAD = 500  # texts that a library reads while the next ones are prepared
+# Characters that a library reads at once while the next are prepared. sentencepiece starts its threads anew for every call,
+# 0.8 ms of CPU each, so groups are large.
+GROUP = 400_000
 
 
 class Encoding(NamedTuple):
@@ -132,10 +134,11 @@ class Tokenizer:
             prepare, read = (
                 (self._prepare_words, self._read_words) if self.native is None else (self._prepare_native, self._read_native)
             )
-            groups = [texts[begin : begin + AHEAD] for begin in range(0, len(texts), AHEAD)]
+            if sum(map(len, texts)) <= GROUP:
+                return read(prepare(texts))
             # The libraries let go of the interpreter while they read, so the next group is prepared in that time.
             with ThreadPoolExecutor(1) as reader:
-                parts = [reader.submit(read, prepare(group)) for group in groups]
+                parts = [reader.submit(read, prepare(group)) for group in _groups(texts)]
             return [ids for part in parts for ids in part.result()]
         except (UnicodeError, TypeError):
             refuse_surrogates(texts, names)
@@ -143,14 +146,14 @@ class Tokenizer:
 
     def _prepare_words(self, texts: Sequence[str]) -> tuple[list[int], list[str], list[int], list[str]]:
         """Places and words of plain texts, for the engine that only looks words up; places and texts of the rest."""
-        plain, other = [], []
-        for index, text in enumerate(texts):
+        plain, other, words = [], [], []
+        for index, text in enumerate(plain_all(texts, self.lowercase)):
             # Beside a low line Python's word border is not ours; with phrases such text goes the long way too.
-            long_way = NOT_PLAIN.search(text) or (self._phrases is not None and "_" in text)
-            (other if long_way else plain).append(index)
-        words = [texts[index] for index in plain]
-        if self.lowercase:
-            words = lower_all(words)
+            if text is None or (self._phrases is not None and "_" in text):
+                other.append(index)
+            else:
+                plain.append(index)
+                words.append(text)
         if self._phrases is not None:
             words = [self._phrases.sub(lambda match: match.group().replace(" ", JOINED), text) for text in words]
         return plain, [split_signs(text) for text in words], other, [texts[index] for index in other]
@@ -317,6 +320,18 @@ def continuing(pieces: list[str]) -> np.ndarray:
 def split_signs(plain: str) -> str:
     """Normalised text of plain characters with spaces around every sign: WORD_OR_SIGN for those who then split at spaces."""
     return _SIGN.sub(r" \1 ", plain)
+
+
+def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """`texts` in groups of some GROUP characters."""
+    begin = size = 0
+    for end, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= GROUP:
+            yield texts[begin:end]
+            begin, size = end, 0
+    if begin < len(texts):
+        yield texts[begin:]
 
 
 def _parts(text: str) -> list[str]:

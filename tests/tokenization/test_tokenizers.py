@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from language.azerbaijani import upper
+from language.azerbaijani import lower, upper
 from tests.tokenization.samples import HARD, KINDS, PAIRS, options, sentences, write_corpus
 from tokenization import normaliser
 from tokenization.tokenizer import LONGEST_PART, Tokenizer
@@ -124,6 +124,27 @@ def test_offsets_point_at_the_original(folder):
         piece = tokenizer.pieces[index].removeprefix("##").lstrip("▁")
         if piece and index != tokenizer.unk_id:
             assert tokenizer.normalise(text[begin:end]) == piece
+
+
+def test_plain_texts_are_found_in_one_look():
+    """Odd texts beside plain ones, characters of two UTF-16 units of both kinds: each text as by itself."""
+    draw = random.Random(5)
+    letters = normaliser.PLAIN_SIGNS + "abcIİıiƏAŞž \n𝒳𐐀😀🫠\U0010ffff\ue000\u0301яЯ\x00中"
+    texts = ["".join(draw.choices(letters, k=draw.randrange(12))) for _ in range(3000)]
+    for lowercase in (False, True):
+        found = normaliser.plain_all(texts, lowercase)
+        alone = [(lower(t) if lowercase else t) if not normaliser.NOT_PLAIN.search(t) else None for t in texts]
+        assert found == alone and 0 < found.count(None) < len(texts)
+        assert normaliser.plain_all([], lowercase) == [] and normaliser.plain_all(["", "𐐀", ""], lowercase) == ["", None, ""]
+
+
+def test_groups_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
+    tokenizer = Tokenizer.load(folder)
+    texts = [*HARD, "", *(word for pair in PAIRS for word in pair.split("/")), "söz " * 30]
+    alone = [tokenizer.encode_batch([text])[0].tolist() for text in texts]
+    for group in (1, 50, 10**6):
+        monkeypatch.setattr("tokenization.tokenizer.GROUP", group)
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == alone
 
 
 def test_long_text_is_the_same_in_parts(folder):
