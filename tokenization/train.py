@@ -40,8 +40,8 @@ from tokenization.tokenizer import (
 )
 
 MANIFEST = "training.json"
-FORMAT = 4  # raised when the same settings begin to give another tokenizer
-KINDS = ("wordpiece", "unigram", "bpe")
+FORMATS = {"wordpiece": 4, "unigram": 5, "bpe": 4}  # raised when the same settings begin to give another tokenizer
+KINDS = tuple(FORMATS)
 KEYS = {"kind", "vocab_size", "lowercase", "sample_characters", "min_frequency", "alphabet_size", "prune_from",
         "transliterate", "phrases", "processes"}  # fmt: skip
 # Two words of letters side by side, which may become one piece (setting `phrases`).
@@ -49,9 +49,11 @@ PAIR = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?= ([^\W\d_]{2,})(?![^\W_]))")
 GROUP = 500_000  # characters that one process counts at a time: less and adding up the tables takes longer than counting
 # Distinct words kept while counting, 1.3 GB measured for a full table and 0.8 GB more to sort it: when full, the rarest
 # are dropped (651 M words of Azerbaijani have some 6 M). The trainers get the most frequent MOST_TRAINED, so that 10 GB of
-# text stay below 4 GB of memory: Unigram's takes more than 6 kB a word (7 GB measured on a million, and rising), so fewer.
-MOST_WORDS, MOST_TRAINED = 8_000_000, {"wordpiece": 1_000_000, "unigram": 300_000, "bpe": 1_000_000}
-MOST_OCCURRENCES = 100_000_000  # the WordPiece trainer counts words itself: larger tables are scaled down to this
+# text stay below 4 GB of memory.
+MOST_WORDS, MOST_TRAINED = 8_000_000, 1_000_000
+# Both trainers lay words out as often as they were counted, so larger tables are scaled down, no word below one:
+# WordPiece's to so many occurrences; Unigram's to so many bytes, 13 to 20 bytes of memory each (its own bound is 7 GB).
+MOST_OCCURRENCES, MOST_BYTES = 100_000_000, 100_000_000
 
 
 def _share(seed: int, source: str, identifier: str) -> float:
@@ -90,7 +92,9 @@ def train_tokenizer(settings: dict[str, Any], corpus: str | Path, out: str | Pat
     _check(settings)
     corpus_manifest, report = read_json(corpus / "manifest.json"), read_json(corpus / "report.json")
     decisive = {key: value for key, value in settings.items() if key != "processes"}
-    digest = digest_of({"settings": decisive, "seed": seed, "corpus": corpus_manifest["digest"], "format": FORMAT})
+    digest = digest_of(
+        {"settings": decisive, "seed": seed, "corpus": corpus_manifest["digest"], "format": FORMATS[settings["kind"]]}
+    )
     if (out / MANIFEST).exists() and read_json(out / MANIFEST)["digest"] == digest:
         print(f"tokenizer: reused {out}")
         return Tokenizer.load(out)
@@ -125,7 +129,7 @@ def _check(settings: dict[str, Any]) -> None:
 
 
 def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> dict[str, int]:
-    """Count the words of (text, copies): most frequent first, equal ones by spelling, at most MOST_TRAINED of the kind.
+    """Count the words of (text, copies): most frequent first, equal ones by spelling, at most MOST_TRAINED.
 
     A word is what WordPiece sees as one (signs apart) or, for Unigram and BPE, what stands between white space.
     """
@@ -141,7 +145,7 @@ def count_words(texts: Iterable[tuple[str, int]], settings: dict[str, Any]) -> d
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             _add_all(counts, pool.imap(work, groups))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ordered[: MOST_TRAINED[settings["kind"]]])
+    return dict(ordered[:MOST_TRAINED])
 
 
 def _groups(texts: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
@@ -256,7 +260,10 @@ def _repeated(words: dict[str, int], bar: tqdm) -> Iterator[str]:
 def _train_sentencepiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
     model = io.BytesIO()
     pad, unk, cls, sep, mask = SPECIAL_PIECES
-    lines = (f"{word}\t{count}" for word, count in words.items())
+    scale = 1.0
+    if settings["kind"] == "unigram":
+        scale = max(1.0, sum(count * (len(word.encode()) + 1) for word, count in words.items()) / MOST_BYTES)
+    lines = (f"{word}\t{max(1, round(count / scale))}" for word, count in words.items())
     print(f"tokenizer: {settings['kind']} on {len(words):,} words (sentencepiece reports no progress)")
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -268,8 +275,13 @@ def _train_sentencepiece(settings: dict[str, Any], words: dict[str, int]) -> Tok
         )  # fmt: skip
     except (RuntimeError, OSError) as error:
         message = str(error)
-        if "<=" in message:
-            raise _cannot_fill(settings, message.rsplit("<=", 1)[-1].strip(" .\n")) from None
+        if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+            raise UserError(
+                f"tokenizer.vocab_size={settings['vocab_size']}: {int(needed[1]):,} pieces are needed for bytes and single "
+                "characters alone. Set tokenizer.vocab_size above that."
+            ) from None
+        if filled := re.search(r"<= (\d+)\.?\s*$", message):
+            raise _cannot_fill(settings, f"{int(filled[1]):,}") from None
         if "vocab" in message.lower():
             raise UserError(f"tokenizer.vocab_size={settings['vocab_size']}: {message.splitlines()[-1]}") from None
         raise
