@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from common.files import read_jsonl, write_jsonl
+from corpus.annotate import ROW
 from corpus.build import build_corpus
-from corpus.duplicates import Store, exact_groups, near_clusters
+from corpus.duplicates import CHUNK, Store, exact_groups, near_clusters
 from corpus.parts import save_array
+from corpus.resolve import find_duplicates
 from corpus.signatures import SHINGLE, Signatures, band_keys, key_digest
 from corpus.sources import ROOT, Reject, find_sources, read_records
 from language.azerbaijani import CYRILLIC, LOOKALIKES, fold_key, upper
@@ -268,12 +271,12 @@ def measure_spellings(path: str, python: str | None, work: Path) -> None:
 
 
 def measure_scale(words: list[str], count: int, work: Path) -> None:
-    """Signatures of `count` documents in parts on disk, then their clusters in a process of its own: speed and memory."""
+    """`count` documents signed, in parts on disk as the build has them, then the duplicates stage in a process of its own."""
     chance, table = np.random.default_rng(3), np.array(words)
     share = 1 / np.arange(1, len(words) + 1)
     steps = np.cumsum(share / share.sum())
     folder, start = work / "scale", time.process_time()
-    folder.mkdir()
+    (folder / "decided").mkdir(parents=True)
     spent = 0.0
     for number, begin in enumerate(range(0, count, 1 << 15)):
         size = min(1 << 15, count - begin)
@@ -289,30 +292,53 @@ def measure_scale(words: list[str], count: int, work: Path) -> None:
         signatures = signer.finish()
         save_array(folder / f"{number:05d}.signatures.npy", signatures)
         save_array(folder / f"{number:05d}.bands.npy", band_keys(signatures))
+        rows = np.zeros(size, ROW)
+        digests = np.frombuffer(b"".join(map(key_digest, keys)), "<u8").reshape(-1, 2)
+        rows["digest0"], rows["digest1"], rows["id"] = digests[:, 0], digests[:, 1], np.arange(begin, begin + size) + 1
+        rows["characters"], rows["signed"] = [len(key) for key in keys], True
+        np.savez(folder / f"{number:05d}.npz", rows=rows)
+        save_array(folder / "decided" / f"{number:05d}.npy", np.zeros(size, np.uint8))
         spent += time.process_time() - begun
     print(f"scale: {count:,} documents of 60 words signed at {count / spent:,.0f} documents/s of processor "
           f"({time.process_time() - start:.0f} s with their making)")  # fmt: skip
     words_ = [sys.executable, "-m", "benchmarks.corpus", "--cluster", str(folder)]
     run = subprocess.run(words_, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(run.stdout.splitlines()[-1])
-    each = (result["MB"] - result["before_MB"]) * 1e6 / count
-    whole = (result["before_MB"] + each * 30) / 1e3
-    print(f"scale: clusters of {count:,} in {result['cpu']:.1f} s of processor ({count / result['cpu']:,.0f} documents/s), "
-          f"{result['clusters']:,} clusters; memory {result['before_MB']:.0f} MB before, {result['MB']:.0f} MB at most: "
-          f"{each:.0f} bytes a document, so 30 million take {whole:.1f} GB ({30e6 * 576 / 1e9:.1f} GB on disk)")  # fmt: skip
+    each = (result["own_MB"] - result["before_MB"]) * 1e6 / count
+    mapped = CHUNK * 2 * 65_536 / 1e9
+    whole = result["before_MB"] / 1e3 + each * 30e6 / 1e9 + mapped
+    print(f"scale: duplicates of {count:,} in {result['cpu']:.1f} s of processor ({count / result['cpu']:,.0f} documents/s), "
+          f"{result['clusters']:,} clusters; memory of its own {result['before_MB']:.0f} MB before, {result['own_MB']:.0f} MB "
+          f"at most, {result['MB']:.0f} MB with mapped files. 30 million: {each:.0f} bytes a document of its own and at most "
+          f"{mapped:.2f} GB mapped at a time: {whole:.1f} GB ({30e6 * (576 + ROW.itemsize) / 1e9:.1f} GB on disk)")  # fmt: skip
+
+
+def own_megabytes() -> float:
+    """Memory of this process now that is no file's, in MB."""
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1e3
 
 
 def cluster_once(folder: Path) -> None:
-    """Clusters of the parts in `folder`; the last line of output says what it took."""
-    stems = sorted({file.name.split(".")[0] for file in folder.iterdir()})
-    store = Store(
-        [np.load(folder / f"{stem}.signatures.npy", mmap_mode="r") for stem in stems],
-        [np.load(folder / f"{stem}.bands.npy", mmap_mode="r") for stem in stems],
-    )
-    before, cpu = megabytes(), time.process_time()
-    cluster = near_clusters(store, np.arange(store.starts[-1]), AGREEMENT)
-    found = len(np.unique(cluster))
-    print(json.dumps({"cpu": time.process_time() - cpu, "before_MB": before, "MB": megabytes(), "clusters": found}))
+    """The duplicates stage over the parts in `folder`; the last line of output says what it took."""
+    parts = [len(np.load(file, mmap_mode="r")) for file in sorted((folder / "decided").iterdir())]
+    file = {"source": 0, "label": "all", "annotated": str(folder), "decided": str(folder / "decided"), "mended": None,
+            "parts": parts, "start": 0, "reasons": []}  # fmt: skip
+    task = {"files": [file], "near_duplicates": AGREEMENT, "min_characters": 10, "folder": str(folder / "out"), "digest": ""}
+    before, cpu = own_megabytes(), time.process_time()
+    most, done = [before], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            most.append(max(most.pop(), own_megabytes()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    find_duplicates(task)
+    done.set()
+    watcher.join()
+    found = int((np.load(folder / "out" / "fate.npy")["reason"] == 0).sum())
+    print(json.dumps({"cpu": time.process_time() - cpu, "before_MB": before, "own_MB": most[0], "MB": megabytes(),
+                      "clusters": found}))  # fmt: skip
 
 
 def main() -> None:

@@ -93,9 +93,12 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}). Restore the file or make it anew.") from None
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode  # json.dumps would make one a record
+
+
 def json_line(record: Any) -> bytes:
     """One record as a line of JSON, the one spelling used for every .jsonl file that the project writes."""
-    return (json.dumps(record, ensure_ascii=False, separators=(", ", ": ")) + "\n").encode()
+    return (_encode(record) + "\n").encode()
 
 
 def write_jsonl(path: str | Path, records: Any) -> int:

@@ -7,7 +7,6 @@ threshold is a column beside the text, so a threshold may change without reading
 import contextlib
 import hashlib
 import heapq
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,19 @@ import numpy as np
 from common.files import json_line, open_whole, write_json
 from corpus.clean import clean_text
 from corpus.language import identify, second_opinion
-from corpus.lines import line_keys
+from corpus.lines import line_numbers
 from corpus.parts import PART_CHARACTERS, PART_DOCUMENTS, TextWriter, pack_strings, save_array
 from corpus.privacy import hide_personal
 from corpus.quality import SIGNALS, signals
 from corpus.signatures import SLOTS, Signatures, band_keys, key_digest
 from corpus.sources import Record, Reject, read_file
 from corpus.units import make_unit
-from language.azerbaijani import SPECIAL_LETTERS, fold_key, to_latin
+from language.azerbaijani import SPECIAL_LETTERS, fold_lines, to_latin
 
 REJECTED = "rejected.jsonl.gz"
 SAMPLES = 20  # examples shown of each rule
 CONTEXT = 60  # characters before a change, and twice as many after it, that an example shows
 FIRST_REJECTS = 10
-_SPECIAL = re.compile(f"[{SPECIAL_LETTERS}]")
 
 
 def annotate(task: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +80,8 @@ class _Part:
         self._texts = TextWriter(self.stem.with_suffix(".jsonl.zst"))
         self._signatures = Signatures()
         self._ids: list[str] = []
-        self._line_keys: list[np.ndarray] = []
+        self._line_keys: list[int] = []  # of one document after another
+        self._line_counts: list[int] = []
         self._signals: list[list[float]] = []
         self._rows: list[tuple] = []
         self._names: dict[str, dict[str, int]] = {"script": {}, "label": {}, "second": {}, "rules": {}, "personal": {}}
@@ -115,7 +114,8 @@ class _Part:
             totals["personal_data"].update(personal)
         totals["scripts"][verdict.script] += 1
         totals["languages"][verdict.label] += 1
-        key = fold_key(text)
+        key, folded = fold_lines(text)
+        digest = key_digest(key)
         identifier = item.id or f"{task['source']}-{item.file}-{item.line}"
         record = {"id": identifier, "text": text, "line": item.line}
         if not text:
@@ -127,13 +127,15 @@ class _Part:
             self._counts[name] += [(self.count, self._code(name, what), times) for what, times in counts.items()]
         signed = self._signatures.add(key)
         self._rows.append((
-            item.line, len(text), len(text.split()), len(_SPECIAL.findall(text)), signed, verdict.score,
+            item.line, len(text), len(text.split()), sum(map(text.count, SPECIAL_LETTERS)), signed, verdict.score,
             self._code("script", verdict.script), self._code("label", verdict.label), self._code("second", second),
-            *np.frombuffer(key_digest(key), "<u8").tolist(), number_of(identifier), number_of(site_of(item.meta)),
+            int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little"), number_of(identifier),
+            number_of(site_of(item.meta)),
         ))  # fmt: skip
-        measured = signals(text)
-        self._signals.append([measured[name] for name in SIGNALS])
-        self._line_keys.append(line_keys(text))
+        self._signals.append(list(signals(text).values()))
+        keys = line_numbers(text, folded)
+        self._line_keys += keys
+        self._line_counts.append(len(keys))
         self._ids.append(identifier)
         self.count += 1
         self._characters += len(text)
@@ -148,10 +150,9 @@ class _Part:
         signatures = np.zeros((self.count, SLOTS), dtype=np.uint32)
         signatures[table["signed"]] = self._signatures.finish()
         ids, ends = pack_strings(self._ids)
-        keys = np.concatenate([*self._line_keys, np.empty(0, np.uint64)])
         np.savez(
-            self.stem.with_suffix(".npz"), rows=table, ids=ids, id_ends=ends, line_keys=keys,
-            line_counts=np.array([len(part) for part in self._line_keys], dtype=np.int32),
+            self.stem.with_suffix(".npz"), rows=table, ids=ids, id_ends=ends,
+            line_keys=np.array(self._line_keys, dtype=np.uint64), line_counts=np.array(self._line_counts, dtype=np.int32),
             signals=np.array(self._signals, dtype=np.float64).reshape(self.count, len(SIGNALS)), signal_names=np.array(SIGNALS),
             **{f"{kind}_names": np.array(list(names) or [""]) for kind, names in self._names.items()},
             **{kind: np.array(counts, dtype=np.int64).reshape(-1, 3) for kind, counts in self._counts.items()},

@@ -51,6 +51,7 @@ _HEADING = re.compile(r"^(={2,6})([^=\n]+)\1 *$", re.MULTILINE)
 _EMPHASIS = re.compile(r"'{2,5}([^'\n]+)'{2,5}")
 # A biography whose template was dropped begins "() — ": the parentheses held the dates or the pronunciation.
 _EMPTY_PARENTHESES = re.compile(r"(?:^|(?<=\s))\([ ,;]{0,9}\) ?(?=[—–-] )", re.MULTILINE)
+_HOLLOW = re.compile(r"\([ ,;]{0,9}\)")
 _BLANK_LINES = re.compile(r"\n{2,}")
 PASSES = 8  # what one pass uncovers, the next one cleans; from then on a dropped tag leaves a space, which uncovers nothing
 MOST_PASSES = 64
@@ -93,7 +94,7 @@ def _clean_once(text: str, counts: dict[str, int], gap: str) -> str:
             note("tag", number)
     if "|" in text or "[[" in text:
         text = _drop_wiki(text, note)
-    if ")" in text:
+    if _HOLLOW.search(text):
         text, number = _EMPTY_PARENTHESES.subn("", text)
         note("wiki", number)
     for rule, mend in (("broken_word", join_broken), ("split_word", mend_spaces), ("glued_word", split_glued)):

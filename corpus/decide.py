@@ -13,7 +13,7 @@ import numpy as np
 from corpus.annotate import ROW
 from corpus.lines import drop_lines
 from corpus.parts import TextWriter, columns, read_texts, save_array
-from corpus.quality import find_preset, judge
+from corpus.quality import broken_rules, find_preset
 from corpus.signatures import SLOTS, Signatures, band_keys, key_digest, mix
 from corpus.units import make_unit
 from language.azerbaijani import SPECIAL_LETTERS, fold_key
@@ -46,26 +46,23 @@ def _decide(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     for number in range(len(task["parts"])):
         path = Path(task["annotated"]) / f"{number:05d}.npz"
         rows, scripts, labels, values, names = columns(path, "rows", "script_names", "label_names", "signals", "signal_names")
-        no_letters = (scripts == "none")[rows["script"]]
         other = (labels != "az")[rows["label"]] & (rows["score"] < DOUBT)
         if settings["language_score"] is not None:
             other |= rows["score"] < settings["language_score"]
+        measured = dict(zip(names.tolist(), values.T, strict=True))
+        tests = [
+            ("empty_after_cleaning", rows["characters"] == 0),
+            ("no_letters", (scripts == "none")[rows["script"]]),
+            ("too_short", rows["characters"] < settings["min_characters"]),
+            ("language", other & settings["language_check"]),
+            *((f"quality_{rule}", broken) for rule, broken in broken_rules(measured, rules)),
+        ]
         decided = np.zeros(len(rows), dtype=np.uint8)
-        for row in range(len(rows)):
-            if not rows["characters"][row]:
-                reason = "empty_after_cleaning"
-            elif no_letters[row]:
-                reason = "no_letters"
-            elif rows["characters"][row] < settings["min_characters"]:
-                reason = "too_short"
-            elif settings["language_check"] and other[row]:
-                reason = "language"
-            else:
-                broken = judge(dict(zip(names.tolist(), values[row].tolist(), strict=True)), rules) if rules else None
-                reason = f"quality_{broken}" if broken else None
-            if reason:
-                decided[row] = reasons.setdefault(reason, len(reasons) + 1)
-                counts[reason] += 1
+        for reason, fails in tests:  # the first that fails is the reason
+            first = fails & (decided == 0)
+            if first.any():
+                decided[first] = reasons.setdefault(reason, len(reasons) + 1)
+                counts[reason] += int(first.sum())
         save_array(folder / f"{number:05d}.npy", decided)
     return {"reasons": list(reasons), "counts": dict(sorted(counts.items()))}
 

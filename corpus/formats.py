@@ -224,10 +224,13 @@ def to_record(label: str, line: int, fields: dict[str, Any], columns: Columns, r
     return Record(label, line, text, identifier, meta_of({name: first(names) for name, names in columns.meta.items()}))
 
 
+_decode = json.JSONDecoder(strict=False).decode  # json.loads would make one a line
+
+
 def _parse(label: str, line: int, raw: bytes, columns: Columns) -> Record | Reject:
     """One JSON text. Control characters inside strings are let through for the cleaner."""
     try:
-        fields = json.loads(raw.decode("utf-8"), strict=False)
+        fields = _decode(raw.decode("utf-8"))
     except UnicodeDecodeError:
         return Reject(label, line, "invalid_utf8", shown(raw))
     except (ValueError, RecursionError):  # ValueError: also a whole number of more than 4,300 digits

@@ -9,16 +9,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from language.azerbaijani import fold_key
+from language.azerbaijani import fold_key, fold_lines
 
 MIN_CHARACTERS = 20  # of the fold key: the shortest line that can be boilerplate
 MIN_DOCUMENTS = 10  # a line in fewer documents of a source is a quotation or a heading
 
 
-def _key(line: str) -> int | None:
+def _key(line: str, folded: str | None = None) -> int | None:
     if len(line) < MIN_CHARACTERS:
         return None
-    folded = fold_key(line)
+    if folded is None:
+        folded = fold_key(line)
     if len(folded) < MIN_CHARACTERS:
         return None
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little")
@@ -26,8 +27,12 @@ def _key(line: str) -> int | None:
 
 def line_keys(text: str) -> np.ndarray:
     """Distinct keys (uint64, sorted) of the lines of one text that are long enough to count."""
-    keys = {_key(line) for line in text.split("\n")} - {None}
-    return np.array(sorted(keys), dtype=np.uint64)  # type: ignore[type-var]
+    return np.array(line_numbers(text, fold_lines(text)[1]), dtype=np.uint64)
+
+
+def line_numbers(text: str, folded: list[str]) -> list[int]:
+    """The same as whole numbers; folded: the fold keys of the text's lines, as from `fold_lines`."""
+    return sorted({_key(*both) for both in zip(text.split("\n"), folded, strict=True)} - {None})  # type: ignore[type-var]
 
 
 def common_keys(documents: Iterable[np.ndarray], least: int = MIN_DOCUMENTS) -> frozenset[int]:

@@ -29,6 +29,11 @@ def _class(bytes_: bytes, letters: str) -> str:
 _PAIR = re.compile("|".join(
     f"[{re.escape(_class(_LEADS, letters))}][{re.escape(_class(_FOLLOWS, letters))}]" for letters in _DECODED.values()
 ))  # fmt: skip
+# One search for any first byte before any following one: nearly every text ends here.
+_MAY_PAIR = re.compile(
+    f"[{re.escape(''.join(_class(_LEADS, letters) for letters in _DECODED.values()))}]"
+    f"[{re.escape(''.join(_class(_FOLLOWS, letters) for letters in _DECODED.values()))}]"
+)
 _BEYOND = re.compile(r"[^\x00-\x7f]+")
 # What ftfy is asked about: sequences that our tables show for letters and marks of European text.
 _STILL = re.compile(r"[ÂÃÄÅ][\x80-\x9f\u00a0-\u00bf€‚„…†‡‰‹›‘’“”•–—™œžŸŒŽŠš]|â€|Ð[\u0080-\u00bf]|�")
@@ -54,7 +59,7 @@ def mend_mojibake(text: str) -> tuple[str, int]:
     """(text, characters mended). Twice-decoded text is put right in both steps."""
     total = 0
     for _ in range(3):
-        if text.isascii() or not _PAIR.search(text):
+        if text.isascii() or not _MAY_PAIR.search(text) or not _PAIR.search(text):
             break
         mended, number = _mend_once(text)
         if not number:

@@ -45,6 +45,13 @@ _IP_WORD = re.compile(r"\bIP(?:v[46])?\b[^\d\n]{0,30}$", re.IGNORECASE)
 # What a text must hold before the slow patterns above are tried.
 _FIN_WORD = re.compile(r"[Ff][iİIı][Nn]|[Ff]ərdi")
 _MAY_CALL = re.compile(r"994|0[1-9]\d")
+# Digits in groups as a phone, a card, an address or the number of a document has them; each begins with a plain class or
+# character, so that the search passes over other text quickly.
+_PHONE_DIGITS = re.compile(r"\d\d\d[ .\u2013-]{0,4}\d\d[ .\u2013-]{0,4}\d\d")
+_CALL_DIGITS = re.compile(r"\d[ ()-]{0,2}\d[ ()-]{0,2}\d(?:[ ()-]{0,2}\d){4}")
+_CARD_DIGITS = re.compile(r"\d\d{3}[ -]?\d{4}[ -]?\d\d")
+_ID_DIGITS = re.compile(r"\d\d{5}")
+_IP_DIGITS = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:")
 _ID_WORDS = ("vəsiqə", "ş/v", "pasport", "seriya", "ser.", "aze", "şəxsiyyət")
 _CALL_WORDS = ("tel", "mob", "faks", "fax", "whatsap", "wp", "zəng", "zeng", "əlaqə", "elaqe")
 
@@ -77,17 +84,17 @@ def hide_personal(text: str) -> tuple[str, dict[str, int]]:
         return text, counts
     if "AZ" in text:
         hide("IBAN", _IBAN, lambda match: checks_iban(match.group()))
-    small = text.lower() if digits >= 6 else ""
-    if any(word in small for word in _ID_WORDS):
-        hide("ID", _ID, None, 2)
-    if digits >= 7:
-        if _MAY_CALL.search(text):
+    if digits >= 6:
+        small = text.lower()
+        if _ID_DIGITS.search(text) and any(word in small for word in _ID_WORDS):
+            hide("ID", _ID, None, 2)
+        if digits >= 7 and _MAY_CALL.search(text) and _PHONE_DIGITS.search(text):
             hide("PHONE", _PHONE)
-        if any(word in small for word in _CALL_WORDS):
+        if digits >= 7 and _CALL_DIGITS.search(text) and any(word in small for word in _CALL_WORDS):
             hide("PHONE", _CALL, None, 1)
-    if digits >= 13:
+    if digits >= 13 and _CARD_DIGITS.search(text):
         hide("CARD", _CARD, lambda match: luhn(match.group()))
-    if text.count(".") >= 3 or text.count(":") >= 7:
+    if (text.count(".") >= 3 or text.count(":") >= 7) and _IP_DIGITS.search(text):
         hide("IP", _IP, _is_address)
     return text, counts
 

@@ -14,8 +14,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -150,22 +149,10 @@ def signals(text: str) -> dict[str, float]:
     result["stop_words"] = len({_STOP_FORMS[token] for token in _STOP_SET.intersection(small)})
 
     _line_signals(text, lines, number, result)
-    times = 2  # the count of the most frequent N-gram; where it is 1, no longer one stands twice either
-    for order in TOP_SIZES:
-        if number >= order:
-            most = tuple(tokens[:order])
-            if times > 1:
-                grams = Counter(pairwise(tokens) if order == 2 else zip(*(tokens[at:] for at in range(order)), strict=False))
-                times = max(grams.values())
-                most = next(gram for gram, number_of in grams.items() if number_of == times)  # of several, the first
-            result[f"top_{order}gram"] = (sum(map(len, most)) + order - 1) * times / size
-    for order in DUPLICATE_SIZES:
-        duplicated = _duplicated_characters(tokens, order) if times > 1 else 0
-        if not duplicated:  # no 5-gram twice: no longer one either
-            break
-        result[f"dup_{order}gram"] = duplicated / size
+    _repetition(tokens, counts, size, result)
     for name, value in result.items():
-        result[name] = round(value, 4)
+        if value:
+            result[name] = round(value, 4)
     return result
 
 
@@ -198,21 +185,63 @@ def _repeated(lines: list[str]) -> tuple[int, int]:
     return len(lines) - len(seen), sum((times - 1) * len(line) for line, times in seen.items())
 
 
-def _duplicated_characters(tokens: list[str], order: int) -> int:
-    """Characters of n-grams that were seen before; after one the search goes on behind it, as in datatrove."""
-    grams = list(zip(*(tokens[at:] for at in range(order)), strict=False))
-    if len(set(grams)) == len(grams):
-        return 0
-    seen: set[tuple[str, ...]] = set()
-    characters = at = 0
-    while at < len(grams):
-        gram = grams[at]
-        if gram in seen:
-            characters += sum(map(len, gram))
-            at += order
+def _repetition(tokens: list[str], counts: Counter[str], size: int, result: dict[str, float]) -> None:
+    """Fill in top_Ngram and dup_Ngram. An n-gram can stand twice only where both (n-1)-grams in it do: few places are left.
+
+    counts: of the tokens; size: characters of the text.
+    """
+    for order in TOP_SIZES:
+        if len(tokens) >= order:
+            result[f"top_{order}gram"] = (sum(map(len, tokens[:order])) + order - 1) / size
+    numbers = {token: number for number, (token, times) in enumerate(counts.items()) if times > 1}
+    twice = [at for at, token in enumerate(tokens) if token in numbers]
+    if len(twice) < 3:
+        return
+    places = np.array(twice)  # of the repeated (n-1)-grams, in order
+    token_of = np.zeros(len(tokens), np.int64)
+    token_of[places] = [numbers[tokens[at]] for at in twice]
+    name_of = token_of.copy()  # equal (n-1)-grams have one name
+    ends = None
+    for order in range(2, DUPLICATE_SIZES[-1] + 1):
+        places = places[:-1][np.diff(places) == 1]
+        if len(places) < 2:
+            return
+        codes = name_of[places] * len(tokens) + token_of[places + order - 1]
+        by_code = codes.argsort()
+        in_order = codes[by_code]
+        names = np.empty(len(codes), np.int64)
+        names[by_code] = np.concatenate([[0], (in_order[1:] != in_order[:-1]).cumsum()])
+        times = np.bincount(names)[names]
+        again = times > 1
+        if not again.any():
+            return
+        if ends is None:
+            ends = np.cumsum([0, *map(len, tokens)])
+        if order in TOP_SIZES:
+            first = int(places[times.argmax()])  # of several, the first
+            result[f"top_{order}gram"] = (int(ends[first + order] - ends[first]) + order - 1) * int(times.max()) / size
+        places, names = places[again], names[again]
+        name_of[places] = names
+        if order in DUPLICATE_SIZES:
+            result[f"dup_{order}gram"] = _duplicated_characters(places, names, ends, order) / size
+
+
+def _duplicated_characters(places: np.ndarray, names: np.ndarray, ends: np.ndarray, order: int) -> int:
+    """Characters of n-grams that were seen before; after one the search goes on behind it, as in datatrove.
+
+    places, names: of those that stand more than once, in order; ends: characters before each token.
+    """
+    seen: set[int] = set()
+    characters = behind = 0
+    sizes = ends[places + order] - ends[places]
+    for at, name, size in zip(places.tolist(), names.tolist(), sizes.tolist(), strict=True):
+        if at < behind:
+            continue
+        if name in seen:
+            characters += size
+            behind = at + order
         else:
-            seen.add(gram)
-            at += 1
+            seen.add(name)
     return characters
 
 
@@ -249,6 +278,14 @@ def judge(measured: Mapping[str, float], preset: str | Preset) -> str | None:
         if measured["words"] >= least and (value < limit if rule[:3] == "min" else value > limit):  # type: ignore[operator]
             return rule
     return None
+
+
+def broken_rules(measured: Mapping[str, np.ndarray], rules: Preset) -> Iterator[tuple[str, np.ndarray]]:
+    """Each rule in turn and which documents break it, [documents] bool; measured: [documents] float64 for each signal."""
+    for rule, bound in rules.items():
+        limit, least = bound if isinstance(bound, list | tuple) and len(bound) == 2 else (bound, 0)
+        value = measured[rule[4:]]
+        yield rule, (measured["words"] >= least) & (value < limit if rule[:3] == "min" else value > limit)  # type: ignore[operator]
 
 
 QUANTILES = (0.001, 0.01, 0.03, 0.5, 0.97, 0.99, 0.999)

@@ -153,6 +153,19 @@ def fold_key(text: str) -> str:
     ŞƏKİ, şəki, sheki typed as seki, Шәки and şäki give one key. Digits stay (article 1 is not article 2), apostrophes
     inside words go, all other characters separate words.
     """
+    return " ".join(_KEY_WORD.findall(_folded(text)))
+
+
+def fold_lines(text: str) -> tuple[str, list[str]]:
+    """The fold key of `text` and those of its lines."""
+    if _CYRILLIC_LETTER.search(text):  # look-alikes are read by the letters around them: the whole and a line may differ
+        return fold_key(text), [fold_key(line) for line in text.split("\n")]
+    lines = [" ".join(_KEY_WORD.findall(line)) for line in _folded(text).split("\n")]
+    return " ".join(filter(None, lines)), lines
+
+
+def _folded(text: str) -> str:
+    """`text` with case, script and diacritics folded away."""
     text = text.replace("İ", "i").lower().replace("'", "").replace("’", "")
     if not text.isascii():
         if not unicodedata.is_normalized("NFC", text):
@@ -166,7 +179,7 @@ def fold_key(text: str) -> str:
         text = text.replace("ç", "c").replace("ğ", "g").replace("ä", "e").replace("ǝ", "e")
         if not text.isascii():  # â, é, İ typed as I + dot: drop whatever marks are left
             text = _BEYOND_ASCII.sub(_without_marks, text)
-    return " ".join(_KEY_WORD.findall(text))
+    return text
 
 
 def _as_it_looks(match: re.Match) -> str:
@@ -198,10 +211,11 @@ def normalise(text: str) -> tuple[str, dict[str, int]]:
         if number:
             counts[rule] = counts.get(rule, 0) + number
 
-    text, number = _LINE_END.subn("\n", text)
-    note("line_end", number)
-    text, number = _DROPPED.subn("", text)
-    note("dropped", number)
+    if not text.isprintable():  # what these two look for is not, nor is \n
+        text, number = _LINE_END.subn("\n", text)
+        note("line_end", number)
+        text, number = _DROPPED.subn("", text)
+        note("dropped", number)
     if not unicodedata.is_normalized("NFC", text):
         composed = unicodedata.normalize("NFC", text)
         note("nfc", max(1, len(text) - len(composed)))
@@ -210,8 +224,9 @@ def normalise(text: str) -> tuple[str, dict[str, int]]:
         text, number = _DOTTED.subn(lambda match: "i" if match.group()[0] in "iı" else "", text)
         note("dot_above", number)
         text = unicodedata.normalize("NFC", text)  # a further mark may now meet its letter
-    text, number = _JOINER.subn("", text)
-    note("dropped", number)
+    if "\u200c" in text or "\u200d" in text:
+        text, number = _JOINER.subn("", text)
+        note("dropped", number)
     for rule, table in _TABLES.items():
         for old, new in table.items():
             if old in text:
@@ -221,10 +236,15 @@ def normalise(text: str) -> tuple[str, dict[str, int]]:
     note("lookalike", number)
     text, number = _ODD_SPACE.subn(" ", text)
     note("space", number)
-    for pattern, new in ((_SPACES, " "), (_SPACE_AT_END, "\n"), (_BLANK_LINES, "\n\n")):
-        before = len(text)
-        text = pattern.sub(new, text)
-        note("space", before - len(text))
+    for signs, pattern, new in (
+        (("  ",), _SPACES, " "),
+        ((" \n", "\n "), _SPACE_AT_END, "\n"),
+        (("\n\n\n",), _BLANK_LINES, "\n\n"),
+    ):
+        if any(sign in text for sign in signs):
+            before = len(text)
+            text = pattern.sub(new, text)
+            note("space", before - len(text))
     return text.strip(" \n"), counts
 
 

@@ -23,7 +23,8 @@ _LETTER = r"[^\W\d_]"
 _WORD = re.compile(rf"{_LETTER}+")
 # A piece of lost letters alone. İş (work) and işə are words and no piece.
 _PIECE = re.compile(rf"[(\"'«\[]*(?!İşə?(?!{_LETTER}))[{_LOST}]{{1,4}}[)\"'».,;:!?\]-]*")
-_SIGN = re.compile(rf"(?:^|(?<=[ \u00a0\n]))[(\"'«\[]?(?:[{_LOST}]{{1,4}}|{_LETTER} {_LETTER} {_LETTER} {_LETTER})(?![\w])")
+# With the space before it, for a search that begins with a plain class passes over other text quickly.
+_SIGN = re.compile(rf"[ \u00a0\n][(\"'«\[]?(?:[{_LOST}]{{1,4}}|{_LETTER} {_LETTER} {_LETTER} {_LETTER})(?![\w])")
 _AROUND = "()\"'«».,;:!?[]-"
 _ODD = re.compile(r"[\t\u00a0\u2000-\u200a\u202f\u3000]")
 _LONGEST = 16  # pieces of one word: "m ə s ə l ə l ə r i n d ə n"
@@ -41,6 +42,7 @@ _BROKEN = re.compile(rf"({_LETTER}{{2,}})(?:-|\u00ad)[ \u00a0]*\r?\n[ \u00a0]*([
 _GLUED = re.compile(r"(?<![\w.(=@/#-])[A-Za-zÇƏĞİÖŞÜçəğıöşü]+[a-zçəğıöşü][A-ZÇƏĞİÖŞÜ][a-zçəğıöşü]+(?![\w(=@/-])")
 _SEAM = re.compile(r"(?<=[a-zçəğıöşü])(?=[A-ZÇƏĞİÖŞÜ])")
 _OURS = re.compile("[çəğıöşüÇƏĞİÖŞÜ]")
+_MAY_BE_SEAM = re.compile("[A-ZÇƏĞİÖŞÜ](?<=[a-zçəğıöşü].)")
 _SHORTEST_PART = 4  # letters; shorter parts are prefixes and names of brands (inşAllah, azərEnerji)
 DAMAGED = 3  # so many lone ə, ş, ğ, ... (and one word in 200) make a text one that lost letters
 
@@ -60,14 +62,16 @@ class _Costs:
     """What a word costs, in nats: the list, words of the text itself, and letters given the ones before."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
-        self._letters: list[dict[str, Counter[str]]] = [{} for _ in range(_ORDER)]
+        self._letters: list[dict[str, dict[str, float]]] = [{} for _ in range(_ORDER)]
         for word, count in counts.items():
             framed, weight = f"^{word}$", 1 + math.log(count)
             for at in range(1, len(framed)):
-                for order in range(_ORDER):
-                    if at >= order:
-                        context = framed[at - order : at]
-                        self._letters[order].setdefault(context, Counter())[framed[at]] += weight  # type: ignore[assignment]
+                for order in range(min(_ORDER, at + 1)):
+                    context = framed[at - order : at]
+                    nexts = self._letters[order].get(context)
+                    if nexts is None:
+                        nexts = self._letters[order][context] = {}
+                    nexts[framed[at]] = nexts.get(framed[at], 0) + weight
         self._sums = [
             {context: (sum(nexts.values()), len(nexts)) for context, nexts in level.items()} for level in self._letters
         ]
@@ -103,7 +107,7 @@ def mend_spaces(text: str) -> tuple[str, int]:
     A line counts as damaged by lone lost letters or by four single letters in a row. Unless the whole text is damaged, a
     cut is accepted only when every word put together is a known one.
     """
-    if not _SIGN.search(text):
+    if not _SIGN.search(" " + text):
         return text, 0
     removed = 0
     if len(_OWN_LINE.findall(text)) >= DAMAGED:
@@ -113,7 +117,7 @@ def mend_spaces(text: str) -> tuple[str, int]:
     whole: Counter[str] = Counter()
     pieces = 0
     for number, line in enumerate(lines):
-        if not _SIGN.search(line):
+        if not _SIGN.search(" " + line):
             whole.update(_WORD.findall(line))
             continue
         tokens = _ODD.sub(" ", line).split(" ")
@@ -224,7 +228,7 @@ class _Cutter:
 
 def join_broken(text: str) -> tuple[str, int]:
     """(text with words broken at a line end put together, how many): after a soft hyphen, or where the whole is known."""
-    if not _LINE_END_HYPHEN.search(text):
+    if "\n" not in text or not _LINE_END_HYPHEN.search(text):
         return text, 0
     known = word_counts()
     own = set(_WORD.findall(text))  # words that stand whole elsewhere in the text
@@ -249,6 +253,8 @@ def split_glued(text: str) -> tuple[str, int]:
     Certain only when each part is a known word, or a run of known words, of four letters at least, and one of them has a
     letter that English lacks: JavaScript and inşAllah stay.
     """
+    if not _MAY_BE_SEAM.search(text):
+        return text, 0
     cuts = 0
 
     def split(match: re.Match) -> str:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus import mojibake
 from corpus.clean import clean_text
 from corpus.mojibake import mend_mojibake
 from language.azerbaijani import ALPHABET, ALPHABET_UPPER
@@ -75,3 +76,8 @@ def test_real_text_stays_and_comes_back(az_data):
         assert mend_mojibake(text) == (text, 0)
         for table in TABLES:
             assert mend_mojibake(spoil(text, table))[0] == text
+
+
+@given(st.text(alphabet=st.sampled_from(sorted({letter for table in mojibake._DECODED.values() for letter in table}))))
+def test_the_quick_search_passes_over_no_pair(text):
+    assert mojibake._MAY_PAIR.search(text) or not mojibake._PAIR.search(text)

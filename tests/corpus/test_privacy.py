@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpus import privacy
 from corpus.privacy import checks_iban, hide_personal, luhn
 
 
@@ -82,3 +83,19 @@ def test_luhn_knows_the_check_digit():
     assert luhn("4111 1111 1111 1111")
     assert not any(luhn(f"411111111111111{digit}") for digit in "023456789")
     assert not luhn("0000")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "quick"),
+    [
+        ("_PHONE", "_PHONE_DIGITS"),
+        ("_CALL", "_CALL_DIGITS"),
+        ("_CARD", "_CARD_DIGITS"),
+        ("_ID", "_ID_DIGITS"),
+        ("_IP", "_IP_DIGITS"),
+    ],
+)
+@given(st.data())
+def test_what_is_looked_for_first_is_in_all_that_the_slow_pattern_finds(pattern, quick, data):
+    text = data.draw(st.from_regex(getattr(privacy, pattern)))
+    assert getattr(privacy, quick).search(text)

@@ -2,6 +2,7 @@ import gzip
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.files import read_jsonl
 from common.launch import ROOT
-from corpus.quality import PRESETS, SIGNALS, describe, find_preset, judge, signals
+from corpus.quality import PRESETS, SIGNALS, broken_rules, describe, find_preset, judge, signals
 from language.azerbaijani import upper
 
 LONG = " ".join(record["text"] for _, record in list(read_jsonl(ROOT / "data/demo/corpus/news.jsonl"))[:3])
@@ -162,3 +163,18 @@ def test_the_command_prints_them(tmp_path):
     assert "a.jsonl: 1 documents" in result.stdout
     assert "fineweb2_azj" in result.stdout
     assert subprocess.run([*words[:-1], "none.jsonl"], cwd=ROOT, capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("preset", ["fineweb2_azj", "az_tuned"])
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["su", "od", "və", "bir", "#", "...", "\n", "x" * 15]), max_size=150), min_size=1, max_size=3
+    )
+)
+def test_rules_over_a_table_break_as_they_do_for_one_text(preset, texts):
+    measured = [signals(" ".join(tokens)) for tokens in texts]
+    rules = find_preset(preset)
+    table = {name: np.array([one[name] for one in measured]) for name in SIGNALS}
+    broken = list(broken_rules(table, rules))
+    for row, one in enumerate(measured):
+        assert judge(one, rules) == next((rule for rule, documents in broken if documents[row]), None)

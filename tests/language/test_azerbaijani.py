@@ -15,6 +15,7 @@ from language.azerbaijani import (
     CYRILLIC,
     STOP_WORDS,
     fold_key,
+    fold_lines,
     lower,
     mend_lookalikes,
     normalise,
@@ -196,3 +197,8 @@ def test_stop_words_are_in_standard_spelling():
 def test_the_module_needs_the_standard_library_alone():
     code = "import sys; import language.azerbaijani; print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'torch'}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@given(DIRTY)
+def test_keys_of_a_text_and_of_its_lines_at_once(text):
+    assert fold_lines(text) == (fold_key(text), [fold_key(line) for line in text.split("\n")])
