@@ -37,6 +37,7 @@ _OWN_LINE = re.compile(
     rf"(?<={_LETTER})(?<!\n[{_LOST}]) *\r?\n([{_LOST}]{{1,4}}) *\r?\n(?={_LETTER})(?![{_LOST}]{{1,4}}(?:\n|$))"
 )
 _LINE_END_HYPHEN = re.compile(r"[-\u00ad][ \u00a0]*\r?\n")
+_MAY_BREAK = re.compile("\n(?<=[-\u00ad \u00a0\r].)", re.DOTALL)  # begins with one character: a quick search
 _SPACED_NUMBER = re.compile(r"(?<=\w)( {2,}\d(?: \d)+)(?: (?=[.:)])|(?=[.:)]| {2}|$))")
 _BROKEN = re.compile(rf"({_LETTER}{{2,}})(?:-|\u00ad)[ \u00a0]*\r?\n[ \u00a0]*([a-zçəğıöşü]{_LETTER}+)(?![\w-])")
 _GLUED = re.compile(r"(?<![\w.(=@/#-])[A-Za-zÇƏĞİÖŞÜçəğıöşü]+[a-zçəğıöşü][A-ZÇƏĞİÖŞÜ][a-zçəğıöşü]+(?![\w(=@/-])")
@@ -228,7 +229,7 @@ class _Cutter:
 
 def join_broken(text: str) -> tuple[str, int]:
     """(text with words broken at a line end put together, how many): after a soft hyphen, or where the whole is known."""
-    if "\n" not in text or not _LINE_END_HYPHEN.search(text):
+    if not _MAY_BREAK.search(text) or not _LINE_END_HYPHEN.search(text):
         return text, 0
     known = word_counts()
     own = set(_WORD.findall(text))  # words that stand whole elsewhere in the text
