@@ -9,6 +9,7 @@ BertForMaskedLM; fused AdamW and clipping as its Trainer has them, without the T
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,6 +291,10 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     end = settled()
     seconds, text, flops = end[0] - begin[0], sum(step[0] for step in taken), sum(step[1] for step in taken)
     peak = peak_memory(device)
+    steps.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():  # one that still makes a batch when the process ends would abort it
+        if thread.daemon:
+            thread.join(timeout=5)
     dtype = choose_dtype(work["precision"], device)
     rate = measured_peak(device, dtype)
     if not ranks.first:
