@@ -118,7 +118,7 @@ def test_a_teacher_of_another_task_is_refused(checkpoint, files, tmp_path):  # n
     with pytest.raises(UserError, match=r"was fine-tuned for .*-pair \(pair, labels"):
         run(checkpoint, files["classification"], "classification", tmp_path, 0, f"recipe.teacher={teacher['folder']}")
     with pytest.raises(UserError, match=r"no checkpoint there\. Fine-tune the teacher first"):
-        run(checkpoint, files["pair"], "pair", tmp_path, 0, "recipe.teacher=nowhere/{task}")
+        run(checkpoint, files["pair"], "pair", tmp_path, 0, "recipe.teacher='nowhere/{task}'")
     assert len(identity_of(teacher["folder"])) == 64
     first, second = (
         run(checkpoint, files["pair"], "pair", tmp_path, 0, "recipe.epochs=1", *words)
