@@ -86,7 +86,7 @@ def measure_pipeline(path: str, work: Path) -> None:
                 write_jsonl(folder / f"part{copy}{number}.jsonl", part)
         sizes[times] = sum(file.stat().st_size for file in folder.iterdir())
     results = {}
-    for times, workers in ((1, 1), (1, 2), (3, 1)):
+    for times, workers in ((1, 1), (1, 2), (3, 1), (3, 2)):
         entry = {"name": "all", "path": str(work / f"raw{times}")}
         settings = {"sources": [entry], "engine": {"workers": workers}, "quality": {"preset": "az_tuned"}}
         words = [
