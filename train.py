@@ -38,7 +38,7 @@ from model.encoder import count_parameters
 from model.folder import write_checkpoint
 from model.mlm import MaskedLM
 from prepare import prepare
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.checkpoints import load_state, newest_state, save_state
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops, teacher_flops
@@ -165,7 +165,7 @@ def _train(settings: dict[str, Any], run: Path, ranks: Ranks) -> int:
     if ranks.first:
         prepare(settings)
     ranks.wait()
-    tokenizer = Tokenizer.load(settings["tokenizer_dir"])
+    tokenizer = load_tokenizer(settings["tokenizer_dir"])
     shards = open_shards(settings["shards_dir"], tokenizer)
     mixture = settings["mixture"]
     source_tokens = shards.source_tokens()

@@ -36,7 +36,7 @@ from data.tasks import load_task
 from model.encoder import Encoder, EncoderConfig
 from model.families import config_to_transformers, to_transformers
 from model.heads import TaskModel, has_pooler
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.finetuning import MAX_LENGTH
 from training.memory import keep_freed_blocks
 from training.tracking import peak_memory, reset_peak_memory
@@ -183,7 +183,7 @@ def rows_of(name: str, data: Path, needed: int, folder: Path) -> dict[str, Any]:
     options = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     task = load_task(options)
     longest = MAX_LENGTH.get(task.kind, 128)
-    encoded = encode(task.train[:needed], task.kind, Tokenizer.load(data / "tokenizer"), task.labels, longest, None)
+    encoded = encode(task.train[:needed], task.kind, load_tokenizer(data / "tokenizer"), task.labels, longest, None)
     rows = [
         {"ids": row.ids.tolist(), "second": row.second, "positions": row.positions.tolist(), "targets": row.targets.tolist()}
         for row in encoded.rows[:needed]

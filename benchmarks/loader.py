@@ -26,7 +26,7 @@ from common.errors import UserError
 from data.loader import Loader
 from data.masking import Masking
 from data.shards import open_shards
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 
 BAR, SHARE_BAR = 5e6, 0.01  # tokens a second and core; share of a step's CPU time
 
@@ -58,7 +58,7 @@ def main() -> int:
 def measure(options: argparse.Namespace, data: Path) -> int:
     """Read epochs and print the table."""
     torch.set_num_threads(1)
-    tokenizer = Tokenizer.load(data / "tokenizer")
+    tokenizer = load_tokenizer(data / "tokenizer")
     shards = open_shards(data / "shards", tokenizer)
     wanted = {key: value for key, value in group("masking", options.masking).items() if not key.startswith("rate_")}
     masking = Masking.of(tokenizer, **wanted | {"unit": options.unit})

@@ -30,7 +30,7 @@ from data.shards import DOCUMENT, Shards, open_shards
 from model.encoder import EncoderConfig, count_parameters
 from model.families import config_to_transformers, to_transformers
 from model.mlm import MaskedLM
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops
 from training.memory import keep_freed_blocks
@@ -47,7 +47,7 @@ def documents(work: dict[str, Any]) -> tuple[Shards, Masking, int, int]:
     options = {key: value for key, value in group("masking", work["masking"]).items() if not key.startswith("rate_")}
     vocab = work["shape"]["vocab_size"]
     if work.get("data"):
-        tokenizer = Tokenizer.load(Path(work["data"]) / "tokenizer")
+        tokenizer = load_tokenizer(Path(work["data"]) / "tokenizer")
         if tokenizer.vocab_size > vocab:
             raise UserError(
                 f"--vocab {vocab}: the tokenizer of {work['data']} has {tokenizer.vocab_size} pieces. Give as many."

@@ -29,7 +29,7 @@ from common.launch import ROOT
 from model.encoder import EncoderConfig
 from model.families import from_transformers
 from model.mlm import MaskedLM
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
 
@@ -50,7 +50,7 @@ def peer_curve(work: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(work["device"])
     raw = our_model(work, device)
     peer = peer_model(work, raw).to(device).train()
-    tokenizer = Tokenizer.load(Path(work["data"]) / "tokenizer")
+    tokenizer = load_tokenizer(Path(work["data"]) / "tokenizer")
     heldout = read_heldout(Path(work["data"]) / "corpus" / "heldout.jsonl.gz", tokenizer, work["length"], work["shown"])
     names, config = set(raw.state_dict()), EncoderConfig.from_dict(work["shape"])
 

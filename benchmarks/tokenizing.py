@@ -25,15 +25,16 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from common.errors import UserError
 from common.files import read_jsonl, write_json
+from tokenization.loading import load_tokenizer
 from tokenization.proto import with_normaliser_of
-from tokenization.tokenizer import JSON_FILE, MODEL_FILE, UNK, Tokenizer
+from tokenization.tokenizer import JSON_FILE, MODEL_FILE, UNK
 
 BATCH = 1000  # documents
 
 
 def encoders(folder: Path) -> dict[str, Callable[[list[str]], object]]:
     """Name to a function that encodes one batch: ours first, then the bare libraries."""
-    ours = Tokenizer.load(folder)
+    ours = load_tokenizer(folder)
     ways: dict[str, Callable[[list[str]], object]] = {"ours": ours.encode_batch}
     if ours.kind == "wordpiece":
         same = tokenizers.Tokenizer.from_file(str(folder / JSON_FILE))

@@ -29,7 +29,7 @@ from model.heads import POOLED, TASK, TaskModel, has_pooler
 from model.hub import download, parse
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
-from tokenization.importing import MODEL_FILES, VOCABULARY_FILE
+from tokenization.loading import MODEL_FILES, VOCABULARY_FILE, load_tokenizer
 from tokenization.tokenizer import JSON_FILE, Tokenizer
 
 VERSION = 1  # of the conversion: a change that changes results makes every cached conversion be made anew
@@ -256,7 +256,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     merges.txt), transformers makes the tokenizer.json, for it alone knows how each class renumbers its pieces.
     """
     if any((folder / name).exists() for name in (JSON_FILE, VOCABULARY_FILE)):
-        return Tokenizer.load(folder)
+        return load_tokenizer(folder)
     if not any((folder / name).exists() for name in (*MODEL_FILES, "vocab.json")):
         raise UserError(f"{folder}: no tokenizer there ({JSON_FILE}, {VOCABULARY_FILE}, a .model, vocab.json). Add its files.")
     try:
@@ -272,7 +272,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(made)
         except Exception as error:  # whatever a broken file or a class without a fast tokenizer comes to over there
             raise UserError(f"{folder}: transformers makes no tokenizer of its files ({error}). Add its {JSON_FILE}.") from None
-        return Tokenizer.load(made)
+        return load_tokenizer(made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

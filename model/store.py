@@ -17,6 +17,7 @@ from model.heads import TASK, TaskModel, has_pooler
 from model.importing import converted, is_huggingface
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 
@@ -50,7 +51,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], EncoderC
     folder = resolve_checkpoint(path)
     verify_checkpoint(folder)
     config, values = read_config(folder)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     if values.get("tokenizer") != tokenizer.identity or tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{folder}: the weights were trained with tokenizer {values.get('tokenizer')}, the tokenizer there is "

@@ -24,7 +24,7 @@ from model.encoder import EncoderConfig
 from model.folder import SUMS, write_checkpoint
 from model.mlm import MaskedLM
 from tests.conftest import run_script
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.finetuning import build_model, parameter_groups, prepare_data, read_start, settings_for
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ CITIES, FRUITS = ["Bakı", "Gəncə", "Şəki", "Lənkəran", "Quba"], ["alma", 
 @pytest.fixture(scope="session")
 def checkpoint(prepared, tmp_path_factory) -> Path:
     """A tiny encoder with random weights and the demo's tokenizer."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     torch.manual_seed(4242)  # not a seed of a run below, or new weights would equal these
     config = EncoderConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=64

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import read_jsonl, write_json, write_text
 from tokenization.comparison_page import html_page, markdown, terminal
+from tokenization.loading import load_tokenizer
 from tokenization.measures import (
     ALPHA,
     CONTEXT,
@@ -81,7 +82,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
 def compare(paths: Sequence[str], texts: dict[str, list[str]], seed: int = 0) -> dict[str, Any]:
     """All measures of every tokenizer, per source and over all, as plain values (compare.json)."""
     names = names_of(paths)
-    tokenizers = {name: Tokenizer.load(path, need_special=False) for name, path in zip(names, paths, strict=True)}
+    tokenizers = {name: load_tokenizer(path, need_special=False) for name, path in zip(names, paths, strict=True)}
     morphemes = read_morphemes()
     documents = [text for group in texts.values() for text in group]
     bounds = np.cumsum([0, *map(len, texts.values())])

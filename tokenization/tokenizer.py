@@ -4,7 +4,7 @@ A tokenizer of ours is one tokenizer.json, which transformers' AutoTokenizer loa
 offsets always come from the `tokenizers` library reading that file. Ids alone, which is what shards are made of, take
 a shorter way that the tests hold equal: WordPiece over words already set apart, or `sentencepiece` itself for Unigram
 and BPE (tokenizer.model beside it), four times the speed of the library's own Unigram. Other people's tokenizers come
-in through `tokenization.importing`.
+in through `tokenization.loading`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from common.errors import UserError
-from common.files import read_json, write_bytes, write_json
+from common.files import write_bytes, write_json
 from tokenization.normaliser import (
     NOT_PLAIN,
     SPACE_MARK,
@@ -59,7 +59,7 @@ class Encoding(NamedTuple):
 
 
 class Tokenizer:
-    """A trained tokenizer; build one with `Tokenizer.load(folder)` or `tokenization.train.train_tokenizer`.
+    """A trained tokenizer; build one with `tokenization.loading.load_tokenizer` or `tokenization.train.train_tokenizer`.
 
     `kind` is wordpiece, unigram, bpe or sentencepiece (a foreign .model). `engine` is the library's tokenizer, `native`
     the sentencepiece model of the same pieces; foreign tokenizers have one of the two. `settings` are what
@@ -239,55 +239,6 @@ class Tokenizer:
     def _files(self) -> dict[str, bytes]:
         files = {} if self.engine is None else {JSON_FILE: self.engine.to_str(pretty=True).encode()}
         return files | ({} if self.native is None else {MODEL_FILE: self.native.serialized_model_proto()})
-
-    @classmethod
-    def load(cls, path: str | Path, need_special: bool = True) -> "Tokenizer":
-        """Load a folder that `save` wrote (a tokenizer's own or a checkpoint's), or anybody's tokenizer.json, vocab.txt
-        or sentencepiece .model, as a folder or a file.
-
-        Raises UserError when a file is missing or damaged, is not the one its settings were written for, or lacks a
-        special piece (unless `need_special` is false, for comparing tokenizers only).
-        """  # fmt: skip
-        path = Path(path)
-        config = path / SETTINGS_FILE
-        settings = read_json(config) if config.exists() else {}
-        if "normaliser" not in settings:
-            from tokenization.importing import import_tokenizer
-
-            return import_tokenizer(path, need_special)
-        kind = settings.get("kind")
-        engine = read_engine(path / JSON_FILE)
-        native = None if kind == "wordpiece" else read_native(path / MODEL_FILE)
-        tokenizer = cls(kind, engine, {k: v for k, v in settings.items() if k != "identity"}, native)
-        if settings.get("identity") not in (None, tokenizer.identity):
-            raise UserError(f"{path / JSON_FILE}: changed since its {SETTINGS_FILE} was written. Restore the files together.")
-        return tokenizer
-
-
-def read_engine(path: Path) -> tokenizers.Tokenizer:
-    """The library's tokenizer in `path`; UserError when it is missing or damaged."""
-    if not path.exists():
-        raise UserError(f"{path}: the tokenizer's file is missing. Restore it or run prepare.py again.")
-    try:
-        engine = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise UserError(f"{path}: not a readable tokenizer ({error}). Restore it or run prepare.py again.") from None
-    engine.no_truncation()  # a saved setting of somebody else's; the cutting of long texts is `data`'s
-    engine.no_padding()
-    return engine
-
-
-def read_native(path: Path) -> sentencepiece.SentencePieceProcessor:
-    """The sentencepiece model in `path`; UserError when it is missing or damaged."""
-    if not path.exists():
-        raise UserError(f"{path}: the tokenizer's file is missing. Restore it or run prepare.py again.")
-    try:
-        native = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
-        if native.get_piece_size() == 0:
-            raise ValueError("no pieces in it")
-    except Exception as error:
-        raise UserError(f"{path}: not a readable sentencepiece model ({error}). Restore it or train it again.") from None
-    return native
 
 
 def refuse_surrogates(texts: Sequence[str], names: Sequence[str] | None = None) -> None:

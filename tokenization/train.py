@@ -25,6 +25,7 @@ from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from corpus.build import read_documents
 from tokenization.alphabet import ALWAYS, choose_alphabet
+from tokenization.loading import load_tokenizer
 from tokenization.normaliser import NOT_PLAIN, normalise, text_normalizer
 from tokenization.proto import rounded_scores
 from tokenization.pruning import prune_pieces
@@ -97,7 +98,7 @@ def train_tokenizer(settings: dict[str, Any], corpus: str | Path, out: str | Pat
     )
     if (out / MANIFEST).exists() and read_json(out / MANIFEST)["digest"] == digest:
         print(f"tokenizer: reused {out}")
-        return Tokenizer.load(out)
+        return load_tokenizer(out)
     sources = report["sources"]
     characters = {name: entry["characters"] for name, entry in sources.items() if entry["characters"]}
     weights = {name: entry["weight"] for name, entry in sources.items()}
@@ -110,7 +111,7 @@ def train_tokenizer(settings: dict[str, Any], corpus: str | Path, out: str | Pat
     tokenizer.save(out)
     write_json(out / MANIFEST, {"digest": digest, "settings": decisive, "seed": seed, "corpus": corpus_manifest["digest"]})
     print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} pieces, written to {out}")
-    return Tokenizer.load(out)
+    return load_tokenizer(out)
 
 
 def _check(settings: dict[str, Any]) -> None:

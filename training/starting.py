@@ -20,6 +20,7 @@ from model.mlm import MaskedLM
 from model.store import read_config, resolve_checkpoint
 from model.tiling import start_from
 from model.transplant import static_embeddings
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 NEIGHBOURS, MOST_CONTEXTS, CELLS, SEEN = 5, 4096, 1 << 26, 4_000_000  # of text_embeddings; CELLS x 4 bytes of memory
@@ -35,17 +36,17 @@ def keep_tokenizer(checkpoint: str | None, out: str | Path) -> Tokenizer:
         raise UserError("tokenizer=imported: whose? Set start_from (or distill.teacher) to a checkpoint or hub://owner/name.")
     folder, out = resolve_checkpoint(checkpoint), Path(out)
     verify_checkpoint(folder)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     manifest = {"digest": digest_of({"imported": tokenizer.identity}), "imported": str(checkpoint)}
     if (out / MANIFEST).exists() and read_json(out / MANIFEST)["digest"] == manifest["digest"]:
         print(f"tokenizer: reused {out}")
-        return Tokenizer.load(out)
+        return load_tokenizer(out)
     for name in ("tokenizer.json", "tokenizer.model"):  # of one that was there before
         (out / name).unlink(missing_ok=True)
     tokenizer.save(out)
     write_json(out / MANIFEST, manifest)
     print(f"tokenizer: {tokenizer.kind}, {tokenizer.vocab_size:,} pieces, that of {checkpoint}, written to {out}")
-    return Tokenizer.load(out)
+    return load_tokenizer(out)
 
 
 def shape_of(settings: dict[str, Any], tokenizer: Tokenizer) -> EncoderConfig:

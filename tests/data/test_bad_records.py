@@ -9,6 +9,7 @@ from common.files import write_jsonl
 from data.features import encode
 from data.task_records import ANSWER_WORDS, load_task_file
 from data.tasks import load_task
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 LONG = " ".join(f"söz{n}" for n in range(ANSWER_WORDS + 1))
@@ -152,7 +153,7 @@ def test_labels_that_train_lacks_and_shared_texts_are_listed_by_id(tmp_path):
 
 @pytest.fixture(scope="session")
 def tokenizer(prepared) -> Tokenizer:
-    return Tokenizer.load(prepared / "tokenizer")
+    return load_tokenizer(prepared / "tokenizer")
 
 
 def test_words_without_a_piece_and_long_sentences_are_counted(tokenizer):

@@ -12,6 +12,7 @@ from common.launch import ROOT
 from data.features import collate, cut_longest_first, encode, sorted_batches, split_sentence, steps_of_epoch, windows
 from data.task_records import load_task_file
 from model.decoding import ANSWER_WORDS, best_answer, max_context
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 TASKS = ROOT / "data" / "demo" / "tasks"
@@ -19,7 +20,7 @@ TASKS = ROOT / "data" / "demo" / "tasks"
 
 @pytest.fixture(scope="session")
 def tokenizer(prepared) -> Tokenizer:
-    return Tokenizer.load(prepared / "tokenizer")
+    return load_tokenizer(prepared / "tokenizer")
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 70))

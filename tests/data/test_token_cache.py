@@ -9,7 +9,7 @@ from common.launch import ROOT
 from data.features import collate, encode, units
 from data.task_records import load_task_file
 from data.token_cache import cached, read, write
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 
 FILES = {
     "classification": "topic.csv",
@@ -23,7 +23,7 @@ FILES = {
 def encoded_of(kind: str, prepared, count: int = 40):
     examples = load_task_file(ROOT / "data" / "demo" / "tasks" / FILES[kind], kind).examples[:count]
     labels = sorted({tag for e in examples for tag in (e["tags"] if kind == "tagging" else [str(e.get("label"))])})
-    return encode(examples, kind, Tokenizer.load(prepared / "tokenizer"), labels, 48)
+    return encode(examples, kind, load_tokenizer(prepared / "tokenizer"), labels, 48)
 
 
 def same(a, b) -> bool:

@@ -29,7 +29,7 @@ from model.folder import write_checkpoint
 from model.foreign import ForeignEncoder
 from model.heads import POOLED, TaskModel
 from tests.model.test_heads import CONFIG, LABELS, VOCAB, encoded_of, models, padded
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 MODERN = EncoderConfig(
@@ -232,7 +232,7 @@ def base(tmp_path_factory) -> Path:
     from tests.model.peers import write_tokenizer
 
     write_tokenizer(folder / "words", "mbert")
-    tokenizer = Tokenizer.load(folder / "words")
+    tokenizer = load_tokenizer(folder / "words")
     config = EncoderConfig(**{**CONFIG.to_dict(), "vocab_size": tokenizer.vocab_size})
     torch.manual_seed(8)
     weights = {f"encoder.{name}": value for name, value in Encoder(config).state_dict().items()}

@@ -15,7 +15,7 @@ from model.mlm import MaskedLM
 from model.store import load_encoder, load_masked_lm
 from model.tiling import start_from, tile
 from tests.conftest import ROOT
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 
 
 def shape(name: str, vocabulary: int = 64000) -> EncoderConfig:
@@ -96,7 +96,7 @@ def test_tile_wraps_each_stacked_part():
 
 @pytest.fixture
 def folder(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     config = EncoderConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=64
     )
@@ -107,7 +107,7 @@ def folder(prepared, tmp_path):
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_larger_model_starts_from_a_smaller(prepared, tmp_path, architecture):
     """Same shape: the same model. Larger: close to it from the start, far from a random one on what it has learnt."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     small_shape = {"architecture": architecture, "vocab_size": tokenizer.vocab_size, "hidden_size": 32, "layers": 2, "heads": 2,
                    "intermediate_size": 48, "max_length": 64}  # fmt: skip
     torch.manual_seed(0)

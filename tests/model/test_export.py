@@ -23,6 +23,7 @@ from model.store import load_masked_lm, read_checkpoint
 from tests.model.peers import TEXTS, write_tokenizer
 from tests.model.test_heads import encoded_of
 from tests.model.test_huggingface import CLOSE, framed, peer_scores, rectangle
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
@@ -45,7 +46,7 @@ def own(tmp_path_factory) -> Tokenizer:
     engine = wordpiece_engine(pieces, lowercase=True)
     folder = tmp_path_factory.mktemp("own")
     Tokenizer("wordpiece", engine, {"do_lower_case": True, "normaliser": {}, "kind": "wordpiece"}).save(folder)
-    return Tokenizer.load(folder)
+    return load_tokenizer(folder)
 
 
 def config_of(architecture: str, vocab_size: int = 120, **more) -> EncoderConfig:
@@ -111,7 +112,7 @@ def test_masked_lm_loads_in_transformers(architecture, own, tmp_path):
 def test_a_roberta_goes_back_as_one(tmp_path):
     """Foreign tokenizer and shifted positions: out again as the family that came in, and by default as XLM-R."""
     ids = write_tokenizer(tmp_path / "tokenizer", "roberta")
-    tokenizer = Tokenizer.load(tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
     config = config_of("bert", ids["vocab_size"], types=1, position_offset=ids["pad_token_id"] + 1)
     for family, name in (("roberta", "RobertaForMaskedLM"), (None, "XLMRobertaForMaskedLM")):
         model = write_masked_lm(tmp_path / "ours", config, tokenizer)

@@ -19,6 +19,7 @@ from model.importing import converted, import_checkpoint
 from model.store import load_encoder, load_masked_lm, load_task_model, read_checkpoint
 from tests.model.peers import FAMILIES, TEXTS, TYPES, change_config, write_peer
 from tests.model.test_heads import encoded_of, padded
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
@@ -157,7 +158,7 @@ def test_a_tokenizer_that_is_a_sentencepiece_model_alone(tmp_path):
         )
     write_json(tmp_path / "theirs" / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizer"})
     import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
-    tokenizer = Tokenizer.load(tmp_path / "ours")
+    tokenizer = load_tokenizer(tmp_path / "ours")
     native = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "theirs" / "sentencepiece.bpe.model"))
     known = TEXTS[0]
     assert tokenizer.encode_batch([known])[0].tolist() == [index + 1 for index in native.encode(known)]

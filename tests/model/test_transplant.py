@@ -22,6 +22,7 @@ from model.transplant import (
     transplant,
 )
 from tests.model.peers import BERT, TEXTS, write_tokenizer
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer, wordpiece_engine
 
 LETTERS = "abcçdeəfgğhxıijklmnoöpqrsştuüvyz"
@@ -41,7 +42,7 @@ def others(tmp_path_factory) -> dict[str, Tokenizer]:
     folder = tmp_path_factory.mktemp("tokenizers")
     for family in ("mbert", "xlm-roberta", "modernbert", "mmbert"):
         write_tokenizer(folder / family, family)
-    return {family: Tokenizer.load(folder / family) for family in ("mbert", "xlm-roberta", "modernbert", "mmbert")}
+    return {family: load_tokenizer(folder / family) for family in ("mbert", "xlm-roberta", "modernbert", "mmbert")}
 
 
 def test_byte_letters_are_the_librarys():

@@ -9,6 +9,7 @@ from data.layout import Layout
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
 from tests.tokenization.samples import sentences
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 MOST = 30
@@ -16,7 +17,7 @@ MOST = 30
 
 @pytest.fixture(scope="module")
 def two(trained) -> list[Tokenizer]:
-    return [Tokenizer.load(trained[name]) for name in ("wordpiece-uncased", "phrases-uncased", "bpe-uncased")]
+    return [load_tokenizer(trained[name]) for name in ("wordpiece-uncased", "phrases-uncased", "bpe-uncased")]
 
 
 def test_all_hide_the_same_characters(two):

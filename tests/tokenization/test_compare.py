@@ -10,14 +10,14 @@ from common.errors import UserError
 from language.azerbaijani import ALPHABET
 from tests.tokenization.samples import sentences
 from tokenization.compare import compare, main, names_of, read_texts
+from tokenization.loading import load_tokenizer
 from tokenization.measures import COUNTS, measure, morpheme_agreement, ratio, read_morphemes, renyi, resampled
-from tokenization.tokenizer import Tokenizer
 
 
 def test_counts_by_hand(tmp_path):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "yol", ",", "kitab"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     rows, used = measure(tokenizer, ["evlər, yol xyz", "kitab"])
     first = dict(zip(COUNTS, rows[0].tolist(), strict=True))
     assert first == {"words": 3, "word_pieces": 4, "whole": 2, "continued": 1, "pieces": 5, "unknown": 1, "lost_words": 1,
@@ -63,7 +63,7 @@ def test_morpheme_agreement_by_hand(tmp_path):
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "##lərdən", "##də", "##n", "yolda"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
     words = [("evlərdən", ["ev", "lər", "dən"]), ("yolda", ["yol", "da"]), ("evdən", ["ev", "dən"])]
-    agreement = morpheme_agreement(Tokenizer.load(tmp_path), words)
+    agreement = morpheme_agreement(load_tokenizer(tmp_path), words)
     # evlərdən cut once at a border, yolda whole, evdən cut at 2 (a border) and 4 (none): 2 of 3 cuts, 2 of 4 borders
     assert agreement["precision"] == pytest.approx(200 / 3) and agreement["recall"] == 50
     assert agreement["f1"] == pytest.approx(100 * 4 / 7) and agreement["whole_words"] == pytest.approx(100 / 3)

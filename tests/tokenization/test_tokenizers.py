@@ -14,12 +14,13 @@ from common.errors import UserError
 from language.azerbaijani import lower, upper
 from tests.tokenization.samples import HARD, KINDS, PAIRS, options, sentences, write_corpus
 from tokenization import normaliser
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import LONGEST_PART, Tokenizer
 from tokenization.train import train_tokenizer
 
 
 def test_pairs_stay_apart(folder):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     assert len(PAIRS) == 40
     for pair in PAIRS:
         left, right = pair.split("/")
@@ -33,7 +34,7 @@ def test_pairs_stay_apart(folder):
 
 def test_casing_is_azerbaijani(trained):
     for name, folder in trained.items():
-        seen = Tokenizer.load(folder).normalise("İSTANBUL ILIQ İlham Iğdır I\u0307")
+        seen = load_tokenizer(folder).normalise("İSTANBUL ILIQ İlham Iğdır I\u0307")
         expected = "istanbul ılıq ilham ığdır i" if name.endswith("uncased") else "İSTANBUL ILIQ İlham Iğdır İ"
         assert seen == expected
 
@@ -89,7 +90,7 @@ TEXTS = st.one_of(
 
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_and_ids(name, trained):
-    tokenizer = Tokenizer.load(trained[name])
+    tokenizer = load_tokenizer(trained[name])
     for text in HARD:
         check(tokenizer, text)
 
@@ -104,7 +105,7 @@ def test_round_trip_and_ids(name, trained):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_round_trip_many(name, trained):
-    tokenizer = Tokenizer.load(trained[name])
+    tokenizer = load_tokenizer(trained[name])
 
     @settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))  # x 7 tokenizers: 28,000
     @given(TEXTS)
@@ -117,7 +118,7 @@ def test_round_trip_many(name, trained):
 
 
 def test_offsets_point_at_the_original(folder):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     text = "Şəhərlərimizdə  İLK (qızıl) dəniz,\nsöz\u200bün Ön!"
     (encoding,) = tokenizer.encode_with_offsets([text])
     for index, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
@@ -139,7 +140,7 @@ def test_plain_texts_are_found_in_one_look():
 
 
 def test_groups_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     texts = [*HARD, "", *(word for pair in PAIRS for word in pair.split("/")), "söz " * 30]
     alone = [tokenizer.encode_batch([text])[0].tolist() for text in texts]
     for group in (1, 50, 10**6):
@@ -148,7 +149,7 @@ def test_groups_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
 
 
 def test_long_text_is_the_same_in_parts(folder):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     draw = random.Random(3)
     words = [word for pair in PAIRS for word in pair.split("/")] + ["  ", "\n", "!", "😀", "kitablarımızdan"]
     text = " ".join(draw.choices(words, k=LONGEST_PART // 2))
@@ -159,7 +160,7 @@ def test_long_text_is_the_same_in_parts(folder):
 
 def test_autotokenizer_reads_the_same(folder):
     transformers = pytest.importorskip("transformers")
-    tokenizer, other = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(str(folder))
+    tokenizer, other = load_tokenizer(folder), transformers.AutoTokenizer.from_pretrained(str(folder))
     texts = sentences()[:300] + HARD  # [MASK] in a text is text to us, and to them with split_special_tokens
     read = other(texts, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
     for text, ids, offsets, encoding in zip(
@@ -196,7 +197,7 @@ def test_autotokenizer_on_real_lines(name, az_data, tmp_path):
 
 
 def test_surrogates_are_refused_by_name(folder):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     for encode in (tokenizer.encode_batch, tokenizer.encode_with_offsets):
         with pytest.raises(UserError, match=r"text 2 of 2: a lone surrogate \(U\+D83D\) at character 1"):
             encode(["söz", "a\ud83d"])
@@ -205,19 +206,19 @@ def test_surrogates_are_refused_by_name(folder):
 
 
 def test_saved_again_is_the_same(folder, tmp_path):
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     tokenizer.save(tmp_path)
     for path in folder.iterdir():
         if path.name != "training.json":
             assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
-    assert Tokenizer.load(tmp_path).identity == tokenizer.identity
+    assert load_tokenizer(tmp_path).identity == tokenizer.identity
     assert tokenizer.encode_batch([]) == []
     assert set(tokenizer.ordinary_ids) | set(tokenizer.special_ids) == set(range(tokenizer.vocab_size))
     assert [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id] == [0, 1, 2, 3, 4]
 
 
 def test_phrases_are_one_piece_and_never_part_of_a_word(trained):
-    tokenizer = Tokenizer.load(trained["phrases-uncased"])
+    tokenizer = load_tokenizer(trained["phrases-uncased"])
     assert sum(" " in piece for piece in tokenizer.pieces) == 40 and tokenizer.vocab_size == 900
     for text, whole in {"heç bir": True, "heç  bir": False, "heç\nbir": False, "heç biri": False, "aheç bir": False,
                         "heç bir\u0301": False, "_heç bir_": True, "(heç bir)": True, "heç bir1": False}.items():  # fmt: skip

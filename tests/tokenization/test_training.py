@@ -13,8 +13,8 @@ from common.errors import UserError
 from tests.tokenization.samples import ROOT, options, sentences, write_corpus
 from tokenization import train
 from tokenization.alphabet import ALWAYS, choose_alphabet
+from tokenization.loading import load_tokenizer
 from tokenization.proto import rounded_scores
-from tokenization.tokenizer import Tokenizer
 from tokenization.train import count_words, train_tokenizer
 
 
@@ -93,23 +93,23 @@ def test_damaged_and_missing_files(trained, tmp_path):
     cases = (("wordpiece-cased", "tokenizer.json"), ("bpe-cased", "tokenizer.model"), ("bpe-cased", "tokenizer.json"))
     for name, victim in cases:
         folder = tmp_path / f"{name}-{victim}"
-        Tokenizer.load(trained[name]).save(folder)
+        load_tokenizer(trained[name]).save(folder)
         whole = (folder / victim).read_bytes()
         (folder / victim).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(UserError, match=victim):
-            Tokenizer.load(folder)
+            load_tokenizer(folder)
         (folder / victim).unlink()
         with pytest.raises(UserError, match="missing"):
-            Tokenizer.load(folder)
+            load_tokenizer(folder)
     with pytest.raises(UserError, match="no such file"):
-        Tokenizer.load(tmp_path / "nowhere")
+        load_tokenizer(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"vocab\.txt"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     folder = tmp_path / "swapped"
-    Tokenizer.load(trained["wordpiece-cased"]).save(folder)
+    load_tokenizer(trained["wordpiece-cased"]).save(folder)
     (folder / "tokenizer.json").write_bytes((trained["wordpiece-uncased"] / "tokenizer.json").read_bytes())
     with pytest.raises(UserError, match="changed since"):
-        Tokenizer.load(folder)
+        load_tokenizer(folder)
 
 
 def test_import_vocab_txt(tmp_path):
@@ -119,7 +119,7 @@ def test_import_vocab_txt(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "strip_accents": null}')
     for path in (tmp_path, tmp_path / "vocab.txt"):
-        tokenizer = Tokenizer.load(path)
+        tokenizer = load_tokenizer(path)
         assert tokenizer.pieces == pieces
         text = ["Salam dünya!"]
         theirs = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=True)(text, add_special_tokens=False)
@@ -128,13 +128,13 @@ def test_import_vocab_txt(tmp_path):
         assert tokenizer.continues.tolist() == [piece.startswith("##") for piece in pieces]
         assert tokenizer.mask_id == 4
     tokenizer.save(tmp_path / "saved")
-    assert Tokenizer.load(tmp_path / "saved").encode_batch(text)[0].tolist() == tokenizer.encode_batch(text)[0].tolist()
+    assert load_tokenizer(tmp_path / "saved").encode_batch(text)[0].tolist() == tokenizer.encode_batch(text)[0].tolist()
     (tmp_path / "vocab.txt").write_text("\n".join([*pieces, "sal"]))
     with pytest.raises(UserError, match=r"line 12.*twice"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(pieces[1:]))
     with pytest.raises(UserError, match=r"pad_token \(no name known\)"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_import_tokenizer_json_with_other_names(tmp_path):
@@ -144,7 +144,7 @@ def test_import_tokenizer_json_with_other_names(tmp_path):
     engine.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     engine.enable_truncation(2)
     engine.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (0, 1, 2, 3, 7)
     assert tokenizer.encode_batch(["salam!"])[0].tolist() == [4, 5, 6]  # the file's own truncation is not ours
     assert tokenizer.continues[4:7].tolist() == [False, True, False]
@@ -153,19 +153,19 @@ def test_import_tokenizer_json_with_other_names(tmp_path):
 def test_import_sentencepiece_model(trained, tmp_path):
     path = tmp_path / "other.model"
     path.write_bytes((trained["unigram-cased"] / "tokenizer.model").read_bytes())
-    tokenizer = Tokenizer.load(path)
+    tokenizer = load_tokenizer(path)
     assert tokenizer.kind == "sentencepiece"
     (ids,), (encoding,) = tokenizer.encode_batch(["kitablar evdə"]), tokenizer.encode_with_offsets(["kitablar evdə"])
     assert ids.tolist() == encoding.ids.tolist() and encoding.offsets[-1, 1] == len("kitablar evdə")
     tokenizer.save(tmp_path / "saved")
-    assert Tokenizer.load(tmp_path / "saved").identity == tokenizer.identity
+    assert load_tokenizer(tmp_path / "saved").identity == tokenizer.identity
     plain = tmp_path / "plain.model"
     lines = iter(sentences()[:200])
     with plain.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=file, vocab_size=150, minloglevel=2)
     with pytest.raises(UserError, match=r"plain.model: .*mask_token"):
-        Tokenizer.load(plain)
-    assert Tokenizer.load(plain, need_special=False).mask_id == -1
+        load_tokenizer(plain)
+    assert load_tokenizer(plain, need_special=False).mask_id == -1
 
 
 def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
@@ -195,7 +195,7 @@ def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
     ]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 512}')
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     other = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=False)
     texts = ["Salam dünya!", "Qızıl qiz İlk", "中国 Salam", "naməlum söz", ""]
     theirs = other(texts, add_special_tokens=False, return_offsets_mapping=True)
@@ -215,7 +215,7 @@ def test_import_of_an_xlmr_folder(tmp_path):
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁sal", "am", "▁", "ü", "!", "▁dün", "ya", "q", "ı", "z", "<mask>"]
     other = XLMRobertaTokenizer(vocab=[(piece, -float(index)) for index, piece in enumerate(pieces)])
     other.save_pretrained(tmp_path)
-    tokenizer = Tokenizer.load(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
     texts = ["salam dünya!", "qız ﬁ  Salam\u200b ö", ""]
     theirs = other(texts, add_special_tokens=False, return_offsets_mapping=True)
     for ids, offsets, batch, encoding in zip(
@@ -232,7 +232,7 @@ def test_import_of_an_xlmr_folder(tmp_path):
         )
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
     with pytest.raises(UserError, match=r"numbers these pieces otherwise. Put its tokenizer\.json"):
-        Tokenizer.load(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_alphabet_is_filled_up():

@@ -13,6 +13,7 @@ from model.folder import write_checkpoint
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
 from tests.conftest import run_script
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 from training.average import average_checkpoints, main
 
@@ -20,7 +21,7 @@ from training.average import average_checkpoints, main
 @pytest.fixture
 def made(prepared, tmp_path):
     """Writes a checkpoint with random weights of this seed."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
 
     def make(name: str, seed: int, other: Tokenizer | None = None, **shape: int) -> Path:
         config = EncoderConfig(vocab_size=1600, hidden_size=16, heads=2, intermediate_size=24, max_length=32,
@@ -58,7 +59,7 @@ def test_what_does_not_fit_is_refused(prepared, made, tmp_path):
     values = {"kind": "wordpiece", "vocab_size": 1400, "lowercase": True, "min_frequency": 2, "alphabet_size": 1000,
               "sample_characters": 10**9}  # fmt: skip
     other = train_tokenizer(values, prepared / "corpus", tmp_path / "other", 0)
-    assert other.identity != Tokenizer.load(first).identity
+    assert other.identity != load_tokenizer(first).identity
     bad = made("bad", 2)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-7])
     for second, words in [(made("deep", 1, layers=3), "layers: 2 and 3"), (made("foreign", 1, other), "another tokenizer"),

@@ -16,7 +16,7 @@ from model.store import load_masked_lm, read_checkpoint
 from tests.conftest import ROOT, run_script, training_words
 from tests.training.test_distributed import with_two
 from tests.training.test_resume import ENVIRONMENT, assert_same, last_step
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.teachers import behind, check_distill, ledger, masked_lm, measured
 
 GOOD = {"teacher": None, "weight": 0.5, "temperature": 2.0, "hidden": None, "hidden_weight": 1.0, "layers": None}
@@ -87,7 +87,7 @@ def test_two_ranks_teach_as_one(prepared, teacher, whole, tmp_path):
 
 
 def test_a_teacher_that_cannot_teach_is_refused(prepared, teacher, whole, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = EncoderConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48)
     settings = {"last_block_on_masked": True, "phases": [{"max_length": 64, "until": 1.0}]}
 
@@ -107,7 +107,7 @@ def test_a_teacher_that_cannot_teach_is_refused(prepared, teacher, whole, tmp_pa
         build()
     other = run_script("prepare.py", f"workdir={tmp_path}", "tokenizer.vocab_size=1200", f"corpus_dir={prepared / 'corpus'}")
     assert other.returncode == 0, other.stderr
-    tokenizer = Tokenizer.load(tmp_path / "tokenizer")
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
     with pytest.raises(UserError, match=r"its tokenizer is \w+, this run's is"):
         build()
 

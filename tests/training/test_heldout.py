@@ -15,7 +15,7 @@ from model.folder import write_checkpoint
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
 from tests.conftest import run_script
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
 
@@ -28,7 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def checkpoint(prepared, tmp_path_factory):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     config = EncoderConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=48
     )

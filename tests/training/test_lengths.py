@@ -8,7 +8,7 @@ from model.encoder import EncoderConfig
 from model.folder import write_checkpoint
 from model.mlm import MaskedLM
 from tests.conftest import run_script
-from tokenization.tokenizer import Tokenizer
+from tokenization.loading import load_tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
 from training.lengths import bucket, length_table
@@ -21,7 +21,7 @@ def test_buckets():
 
 
 def test_buckets_add_up_and_the_hidden_pieces_are_the_same(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 24, "max_length": 700, "initializer_range": 0.5}
     torch.manual_seed(0)
     model = MaskedLM(EncoderConfig(architecture="modern", vocab_size=tokenizer.vocab_size, **shape)).eval()
@@ -40,7 +40,7 @@ def test_buckets_add_up_and_the_hidden_pieces_are_the_same(prepared, tmp_path):
 
 @pytest.mark.slow
 def test_command(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 24, "max_length": 200}
     model = MaskedLM(EncoderConfig(vocab_size=tokenizer.vocab_size, **shape))
     write_checkpoint(tmp_path / "c", model.state_dict(), model.encoder.config, tokenizer)

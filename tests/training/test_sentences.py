@@ -18,6 +18,7 @@ from model.mlm import MaskedLM
 from model.store import load_encoder
 from tests.conftest import ROOT, run_script
 from tests.model.peers import write_peer
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 from training.sentences import info_nce, neighbours, scored_pairs, spearman
 
@@ -38,7 +39,7 @@ def checkpoint_of(folder, tokenizer: Tokenizer, architecture: str, **more):
 
 def test_mean_over_all_tokens_at_unit_length(prepared, tmp_path):
     """By hand, a text at a time; in any order and batch the same; longer texts are cut."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     checkpoint_of(tmp_path / "ours", tokenizer, "bert")
     encoder, _ = load_encoder(tmp_path / "ours")
     vectors = embed(encoder, tokenizer, [*TEXTS, TEXTS[1] * 9], 20)
@@ -106,7 +107,7 @@ def test_sentence_transformers_gives_the_same_vectors(kind, prepared, tmp_path, 
         import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
     else:
         more = {"norm_eps": 1e-5, "window": 4} if kind == "modern" else {}
-        checkpoint_of(tmp_path / "ours", Tokenizer.load(prepared / "tokenizer"), kind, **more)
+        checkpoint_of(tmp_path / "ours", load_tokenizer(prepared / "tokenizer"), kind, **more)
     assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out")]) == 0
     texts = [*TEXTS, TEXTS[1] * 9]
     model = library.SentenceTransformer(str(tmp_path / "out"), device="cpu")
@@ -132,7 +133,7 @@ def test_sentence_transformers_gives_the_same_vectors(kind, prepared, tmp_path, 
 
 
 def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     checkpoint_of(tmp_path / "ours", tokenizer, "bert")
     encoder, _ = load_encoder(tmp_path / "ours")
     encoder.eval()
@@ -152,7 +153,7 @@ def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
 @pytest.mark.slow
 def test_the_command(prepared, tmp_path):
     """From the demo's documents: learns, reports before and after, exports; reuses; bad words end with 2."""
-    checkpoint_of(tmp_path / "ours", Tokenizer.load(prepared / "tokenizer"), "bert", initializer_range=0.02)
+    checkpoint_of(tmp_path / "ours", load_tokenizer(prepared / "tokenizer"), "bert", initializer_range=0.02)
     write_jsonl(tmp_path / "scored.jsonl", [{"text": t, "text_b": t[:-1], "score": n} for n, t in enumerate(TEXTS)])
     words = ["-m", "training.sentences", f"checkpoint={tmp_path / 'ours'}", f"documents={ROOT}/data/demo/corpus/*.jsonl",
              "optimizer.lr=3e-3", "epochs=5", "batch=16", "max_length=48", "device=cpu", "precision=fp32", "threads=1",

@@ -18,6 +18,7 @@ from model.mlm import MaskedLM
 from model.store import load_masked_lm, read_checkpoint
 from tests.conftest import TINY, run_script, training_words
 from tests.model.peers import TYPES, write_peer
+from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start
 from training.starting import keep_tokenizer, origin, shape_of, take_weights
@@ -55,7 +56,7 @@ def test_a_hugging_face_folder_is_gone_on_with(family, tmp_path, prepared):
     write_peer(tmp_path / "theirs", family, vocab_size=rows)
     tokenizer = keep_tokenizer(str(tmp_path / "theirs"), tmp_path / "tokenizer")
     peer, own = load_masked_lm(tmp_path / "theirs")
-    assert Tokenizer.load(tmp_path / "tokenizer").identity == own.identity == tokenizer.identity
+    assert load_tokenizer(tmp_path / "tokenizer").identity == own.identity == tokenizer.identity
     settings = settings_of(tmp_path / "theirs")
     shape = shape_of(settings, tokenizer)
     assert shape == peer.encoder.config and shape.vocab_size == rows > tokenizer.vocab_size
@@ -69,7 +70,7 @@ def test_a_hugging_face_folder_is_gone_on_with(family, tmp_path, prepared):
 
 
 def test_imported_needs_something_to_import(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     with pytest.raises(UserError, match="tokenizer=imported: whose"):
         keep_tokenizer(None, tmp_path / "tokenizer")
     with pytest.raises(UserError, match="model=imported: whose"):
@@ -81,7 +82,7 @@ def test_imported_needs_something_to_import(prepared, tmp_path):
 @pytest.mark.parametrize("architecture", ["modern", "bert"])
 def test_longer_context(architecture, prepared, tmp_path):
     """Short texts give the same as before while theta is the same, to the bit; long ones can be read; theta changes them."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = {"architecture": architecture, "max_length": 64, "layers": 4, "initializer_range": 0.3}
     before = own_checkpoint(tmp_path / "short", tokenizer, **shape)
     settings = settings_of(tmp_path / "short", model=IMPORTED | {"max_length": 300}, phases=[{"max_length": 300, "until": 1.0}])
@@ -113,7 +114,7 @@ def test_longer_context(architecture, prepared, tmp_path):
 
 
 def test_positions_of_an_xlm_r_are_repeated_without_the_rows_of_padding(prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     own_checkpoint(tmp_path / "short", tokenizer, max_length=64, position_offset=2)
     settings = settings_of(tmp_path / "short", model=IMPORTED | {"max_length": 128})
     model = MaskedLM(shape_of(settings, tokenizer))
@@ -135,7 +136,7 @@ class Counters:
 @pytest.fixture
 def watched(prepared, tmp_path):
     """A model that is watched on Turkish, and its run folder."""
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     model = own_checkpoint(tmp_path / "start", tokenizer)
     write_jsonl(tmp_path / "tr.jsonl", TURKISH)
     settings = {"watch": {"files": [{"name": "turkish", "file": str(tmp_path / "tr.jsonl")}], "rise": 0.3, "patience": 2},
@@ -212,7 +213,7 @@ def test_our_own_text_is_held_to_its_lowest_loss(watched):
     ([{"name": "tr", "file": "nowhere.jsonl"}], "nowhere.jsonl"),
 ])  # fmt: skip
 def test_wrong_files_are_named(files, said, prepared, tmp_path):
-    tokenizer = Tokenizer.load(prepared / "tokenizer")
+    tokenizer = load_tokenizer(prepared / "tokenizer")
     model = own_checkpoint(tmp_path / "start", tokenizer)
     settings = {"watch": {"files": files, "rise": 0.5, "patience": None}, "evaluation": {"max_tokens": None}}
     with pytest.raises(UserError, match=said):
@@ -249,7 +250,7 @@ def test_a_rate_that_is_too_high_fires_the_rule(prepared, tmp_path):
 @pytest.mark.slow
 def test_a_killed_watched_run_goes_on_to_the_same_lines(prepared, tmp_path):
     held = prepared / "corpus" / "heldout.jsonl.gz"
-    own_checkpoint(tmp_path / "start", Tokenizer.load(prepared / "tokenizer"))
+    own_checkpoint(tmp_path / "start", load_tokenizer(prepared / "tokenizer"))
     words = ["model=imported", f"start_from={tmp_path / 'start'}", f"watch.files=[{{name: before, file: {held}}}]",
              "watch.rise=5", "evaluation.every=5", "budget.steps=20", "checkpoint_every=10"]  # fmt: skip
     words = [word for word in training_words(prepared, tmp_path / "run", *words) if not word.startswith("model.")]
@@ -273,7 +274,7 @@ def test_the_experiments_run_from_a_hugging_face_folder(prepared, tmp_path):
               "budget={steps: 4, epochs: null}", *small]  # fmt: skip
     kept = run_script("train.py", "experiment=continue_multilingual", f"workdir={tmp_path / 'a'}", *common)
     assert kept.returncode == 0, kept.stderr
-    assert Tokenizer.load(tmp_path / "a" / "tokenizer").identity == load_masked_lm(tmp_path / "theirs")[1].identity
+    assert load_tokenizer(tmp_path / "a" / "tokenizer").identity == load_masked_lm(tmp_path / "theirs")[1].identity
     for method in ("focus", "mean"):
         work = tmp_path / "b"
         run = work / method
