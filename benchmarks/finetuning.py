@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from benchmarks.measure import child, in_child, in_turn, machine, markdown, model_shape, prepared, ratios, report, shown, spread
 from benchmarks.peers import CLOSE, PAD
 from benchmarks.pretraining import judged
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_json, write_json
 from common.launch import ROOT
 from data.features import Encoded, Row, collate, cut_by_tokens, encode, units
@@ -194,7 +194,8 @@ def rows_of(name: str, data: Path, needed: int, folder: Path) -> dict[str, Any]:
             "rows": str(folder / f"{name}.json")}  # fmt: skip
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.finetuning", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -213,46 +214,41 @@ def main() -> int:
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(options.threads), "options": vars(options), "tasks": {}}
     table, notes = [], []
-    try:
-        data = prepared(options.data, options.vocab)
-        shape = model_shape(options.model, vocab_size=options.vocab, max_length=512)
-        with tempfile.TemporaryDirectory() as folder:
-            for name in options.tasks:
-                task = rows_of(name, data, (options.steps + options.warmup) * options.batch, Path(folder))
-                base = {"shape": shape, "batch": options.batch, "device": options.device, "warmup": options.warmup,
-                        "steps": options.steps, "attention_dropout": options.attention_dropout, **task}  # fmt: skip
-                losses = in_child("benchmarks.finetuning", base | {"way": "check"}, options.threads)
-                works = {way: base | {"way": way} for way in ("ours", *BARS)}
-                runs = in_turn("benchmarks.finetuning", works, options.repeats, options.threads)
-                found["tasks"][name] = {"task": task, "losses": losses, "runs": runs}
-                for way, taken in runs.items():
-                    speeds = [[run["examples_per_second"] for run in runs[other]] for other in ("ours", way)]
-                    speed = ratios(*speeds)
-                    effort = ratios([run["cpu_seconds"] for run in taken], [run["cpu_seconds"] for run in runs["ours"]])
-                    tokens = spread([run["tokens_per_second"] for run in taken])
-                    memory = spread([run["peak_bytes"] for run in taken])["median"]
-                    table.append(
-                        [
-                            f"{name} ({task['task']}, {task['mean']:.0f} tokens a row)",
-                            way,
-                            shown(spread(speeds[1]), ",.1f"),
-                            f"{tokens['median']:,.0f}",
-                            shown(speed, ".2f"),
-                            f"{effort['median']:.2f}",
-                            f"{memory / 1e6:,.0f}",
-                        ]
-                    )
-                    if way in BARS:
-                        notes.append(judged(f"{name}: {way}", speed["median"], BARS[way], above=True))
-                notes.append(f"{name}: loss of the same weights and rows (fp32), ours and theirs: {losses['ours']:.5f} and "
-                             f"{losses['theirs']:.5f}.")  # fmt: skip
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    data = prepared(options.data, options.vocab)
+    shape = model_shape(options.model, vocab_size=options.vocab, max_length=512)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.tasks:
+            task = rows_of(name, data, (options.steps + options.warmup) * options.batch, Path(folder))
+            base = {"shape": shape, "batch": options.batch, "device": options.device, "warmup": options.warmup,
+                    "steps": options.steps, "attention_dropout": options.attention_dropout, **task}  # fmt: skip
+            losses = in_child("benchmarks.finetuning", base | {"way": "check"}, options.threads)
+            works = {way: base | {"way": way} for way in ("ours", *BARS)}
+            runs = in_turn("benchmarks.finetuning", works, options.repeats, options.threads)
+            found["tasks"][name] = {"task": task, "losses": losses, "runs": runs}
+            for way, taken in runs.items():
+                speeds = [[run["examples_per_second"] for run in runs[other]] for other in ("ours", way)]
+                speed = ratios(*speeds)
+                effort = ratios([run["cpu_seconds"] for run in taken], [run["cpu_seconds"] for run in runs["ours"]])
+                tokens = spread([run["tokens_per_second"] for run in taken])
+                memory = spread([run["peak_bytes"] for run in taken])["median"]
+                table.append(
+                    [
+                        f"{name} ({task['task']}, {task['mean']:.0f} tokens a row)",
+                        way,
+                        shown(spread(speeds[1]), ",.1f"),
+                        f"{tokens['median']:,.0f}",
+                        shown(speed, ".2f"),
+                        f"{effort['median']:.2f}",
+                        f"{memory / 1e6:,.0f}",
+                    ]
+                )
+                if way in BARS:
+                    notes.append(judged(f"{name}: {way}", speed["median"], BARS[way], above=True))
+            notes.append(f"{name}: loss of the same weights and rows (fp32), ours and theirs: {losses['ours']:.5f} and "
+                         f"{losses['theirs']:.5f}.")  # fmt: skip
     head = ["task", "way", "rows/s, median (range)", "real tokens/s", "ours / this", "by CPU time", "peak MB"]
     notes.append(f"{options.repeats} alternating runs of {options.steps} steps of {options.batch} rows after {options.warmup}.")
     report(f"fine-tuning {options.model} {options.device}", markdown(head, table), notes, found, options.out)
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from benchmarks.measure import in_child, machine, markdown, model_shape, prepared, report, shown, spread
 from benchmarks.peers import group
 from benchmarks.pretraining import judged
-from common.errors import UserError
+from common.errors import command
 from data.loader import Loader
 from data.masking import Masking
 from data.shards import open_shards
@@ -31,7 +31,8 @@ from tokenization.loading import load_tokenizer
 BAR, SHARE_BAR = 5e6, 0.01  # tokens a second and core; share of a step's CPU time
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -48,14 +49,10 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="print where the time of one epoch goes")
     parser.add_argument("--out", help="folder for the table (.md) and numbers (.json)")
     options = parser.parse_args()
-    try:
-        return measure(options, prepared(options.data, options.vocab))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    measure(options, prepared(options.data, options.vocab))
 
 
-def measure(options: argparse.Namespace, data: Path) -> int:
+def measure(options: argparse.Namespace, data: Path) -> None:
     """Read epochs and print the table."""
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(data / "tokenizer")

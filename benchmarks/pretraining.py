@@ -38,7 +38,7 @@ from benchmarks.measure import (
     train_words,
 )
 from benchmarks.time_to_loss import time_to_loss
-from common.errors import UserError
+from common.errors import UserError, command
 from common.launch import ROOT
 
 # What the project set itself: least tokens a second of ours over this peer's, most of its peak memory; --documents real: on top
@@ -177,7 +177,8 @@ def first_step_done(path: Path) -> bool:
     )
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -209,21 +210,16 @@ def main() -> int:
     options.steps = options.steps or (5 if cpu else 30)
     options.warmup = options.warmup if options.warmup is not None else (2 if cpu else 10)
     options.batch_tokens = options.batch_tokens or (512 if options.startup else TOKENS_A_STEP[options.device])
-    try:
-        if options.time_to_loss:
-            options.vocab = 16000 if options.vocab == 64000 else options.vocab
-            time_to_loss(options, prepared(options.data, options.vocab))
-            return 0
-        data = prepared(options.data, options.vocab)
-        if options.startup:
-            start_up(options, data)
-            return 0
-        for length in options.length or ([512] if options.documents == "real" or not cpu else [128, 512]):
-            compare(options, data, length)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.time_to_loss:
+        options.vocab = 16000 if options.vocab == 64000 else options.vocab
+        time_to_loss(options, prepared(options.data, options.vocab))
+        return
+    data = prepared(options.data, options.vocab)
+    if options.startup:
+        start_up(options, data)
+        return
+    for length in options.length or ([512] if options.documents == "real" or not cpu else [128, 512]):
+        compare(options, data, length)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import in_child, machine, machine_line, markdown, model_shape, report, shown, spread
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import write_text
 from data.packing import SPECIALS, stream
 
@@ -57,7 +57,8 @@ def work_of(what: str, value: int, options: argparse.Namespace) -> tuple[dict[st
     return work, value if what == "ranks" else 1
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -75,20 +76,16 @@ def main() -> int:
     parser.add_argument("--out", default="runs/scaling", help="folder for page, tables and numbers (default runs/scaling)")
     options = parser.parse_args()
     pictures = []
-    try:
-        if options.values and len(options.what) != 1:
-            raise UserError("--values goes with one --what. Name it.")
-        for what in options.what:
-            values = options.values or GRIDS[what]
-            runs: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
-            for _ in range(options.repeats):
-                for value in values:
-                    work, ranks = work_of(what, value, options)
-                    runs[value].append(in_child("benchmarks.peers", work, max(1, options.threads // ranks), ranks))
-            pictures.append(table_and_plot(what, runs, options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.values and len(options.what) != 1:
+        raise UserError("--values goes with one --what. Name it.")
+    for what in options.what:
+        values = options.values or GRIDS[what]
+        runs: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
+        for _ in range(options.repeats):
+            for value in values:
+                work, ranks = work_of(what, value, options)
+                runs[value].append(in_child("benchmarks.peers", work, max(1, options.threads // ranks), ranks))
+        pictures.append(table_and_plot(what, runs, options))
     page = "\n".join(f'<h2>{what}</h2>\n<img src="data:image/png;base64,{image}">\n<pre>{html.escape(text)}</pre>'
                      for what, text, image in pictures)  # fmt: skip
     head = f"<p>{html.escape(machine_line(machine(options.threads)))}; model {html.escape(options.model)}</p>"
@@ -96,7 +93,6 @@ def main() -> int:
         Path(options.out) / "scaling.html", f'<!doctype html><meta charset="utf-8"><title>scaling</title>\n{head}\n{page}\n'
     )
     print(f"plots: {Path(options.out) / 'scaling.html'}")
-    return 0
 
 
 def table_and_plot(what: str, runs: dict[int, list[dict[str, Any]]], options: argparse.Namespace) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from common.errors import UserError
+from common.errors import command
 from common.files import read_jsonl, write_json
 from data.layout import Layout
 from model.mlm import MaskedLM
@@ -124,7 +124,8 @@ def compare(models: list[str], texts: list[str], most: int) -> dict[str, Any]:
     return result
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tokenizer_bits", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("models", nargs="+", help="checkpoints or run folders; the first is what the others stand against")
@@ -132,15 +133,10 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=128, help="pieces of a chunk, special ones included, as in training")
     parser.add_argument("--out", help="JSON file for the numbers")
     options = parser.parse_args()
-    try:
-        result = compare(options.models, [record["text"] for _, record in read_jsonl(options.text)], options.length - 2)
-        if options.out:
-            write_json(options.out, result)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = compare(options.models, [record["text"] for _, record in read_jsonl(options.text)], options.length - 2)
+    if options.out:
+        write_json(options.out, result)
     print(json.dumps(result, ensure_ascii=False, indent=2))
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from common.errors import UserError
+from common.errors import command
 from common.files import read_jsonl, write_json
 from tokenization.loading import load_tokenizer
 from tokenization.proto import with_normaliser_of
@@ -87,7 +87,8 @@ def measure(ways: dict[str, Callable[[list[str]], object]], texts: list[str], re
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tokenizing", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("tokenizers", nargs="+", help="folders written by prepare.py")
@@ -96,26 +97,21 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="JSON file for the numbers")
     options = parser.parse_args()
-    try:
-        texts, size = [], 0
-        for path in options.text:
-            for _, record in read_jsonl(path):
-                if size < options.megabytes * 1e6:
-                    texts.append(record["text"])
-                    size += len(record["text"].encode())
-        result = {}
-        for folder in options.tokenizers:
-            ways = encoders(Path(folder))
-            result[folder] = measure(ways, texts, options.repeats)
-            print(f"{folder}: {size / 1e6:.1f} MB in {len(texts):,} documents, median of {options.repeats}")
-            for name, rate in result[folder].items():
-                print(f"  {name:34} {rate:7.2f} MB/s   ours / this {result[folder]['ours'] / rate:5.2f}")
-        if options.out:
-            write_json(options.out, result)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    texts, size = [], 0
+    for path in options.text:
+        for _, record in read_jsonl(path):
+            if size < options.megabytes * 1e6:
+                texts.append(record["text"])
+                size += len(record["text"].encode())
+    result = {}
+    for folder in options.tokenizers:
+        ways = encoders(Path(folder))
+        result[folder] = measure(ways, texts, options.repeats)
+        print(f"{folder}: {size / 1e6:.1f} MB in {len(texts):,} documents, median of {options.repeats}")
+        for name, rate in result[folder].items():
+            print(f"  {name:34} {rate:7.2f} MB/s   ours / this {result[folder]['ours'] / rate:5.2f}")
+    if options.out:
+        write_json(options.out, result)
 
 
 if __name__ == "__main__":

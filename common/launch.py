@@ -11,10 +11,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from common.errors import UserError
+from common.errors import EXIT_USER_ERROR, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-EXIT_USER_ERROR = 2  # a message with a remedy was printed
 EXIT_REQUEUE = 85  # interrupted on request, checkpoint written: start the same command again (see training/signals)
 
 

@@ -15,7 +15,7 @@ import re
 import sys
 from typing import Any, NamedTuple
 
-from common.errors import UserError
+from common.errors import UserError, command
 from corpus.detector import (
     Model,
     load,
@@ -111,7 +111,8 @@ def second_opinion(text: str) -> tuple[str, float] | None:
     return str(label), round(float(score), 4)
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Judge standard input line by line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m corpus.language", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--second", action="store_true", help='add "second": [label, score] by py3langid, or null')
@@ -124,12 +125,8 @@ def main() -> int:
                 record["second"] = second_opinion(text)
             print(json.dumps(record))
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader, head say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_jsonl
 from language.azerbaijani import CYRILLIC, STOP_WORDS, lower
 
@@ -300,6 +300,7 @@ def describe(texts: Iterable[str], least_words: int = 0) -> dict[str, list[float
     return {name: [float(f"{value:.4g}") for value in table[:, at]] for at, name in enumerate(SIGNALS)}
 
 
+@command
 def main() -> None:
     """Print quantiles and retention of the given corpus files (.jsonl, .jsonl.gz with a text field)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -321,8 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

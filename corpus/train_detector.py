@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_jsonl, sha256_file, write_json
 from corpus.decontamination import read_items, strings_of
 from corpus.detector import MODEL_FILE, Model, hashes, load, main_script, sample, save, surely_azerbaijani, units
@@ -206,7 +206,8 @@ def train(
     return provenance
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m corpus.train_detector", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sentences", help="labelled sentences (.jsonl or .jsonl.gz)")
@@ -215,18 +216,13 @@ def main() -> int:
     parser.add_argument("--out", default=str(MODEL_FILE), help="the .npz to write; its provenance goes beside it (.json)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    try:
-        provenance = train(options.sentences, options.documents, options.out, options.seed, options.labelled)
-        models = load(Path(options.out))
-        test = [row for row in read_sentences(options.sentences) if row["split"] == "test"]
-        if test:
-            provenance["test_confusion"] = judged(test, models)
-        write_json(Path(options.out).with_suffix(".json"), provenance)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    provenance = train(options.sentences, options.documents, options.out, options.seed, options.labelled)
+    models = load(Path(options.out))
+    test = [row for row in read_sentences(options.sentences) if row["split"] == "test"]
+    if test:
+        provenance["test_confusion"] = judged(test, models)
+    write_json(Path(options.out).with_suffix(".json"), provenance)
     print(f"{options.out}: {provenance['bytes']:,} bytes, {sum(map(len, provenance['examples'].values()))} labels")
-    return 0
 
 
 if __name__ == "__main__":

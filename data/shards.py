@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import digest_of, open_whole, read_json, sha256_file, write_json
 from corpus.build import read_documents
 from corpus.parts import write_array
@@ -152,20 +152,16 @@ def trace(shards: Shards, token: int, corpus: str | Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Print where a token comes from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path, help="folder of token shards")
     parser.add_argument("token", type=int, help="number of the token, from 0")
     parser.add_argument("--corpus", type=Path, help="the corpus that they were made from (default: corpus beside the folder)")
     options = parser.parse_args()
-    try:
-        corpus = options.corpus or options.shards.resolve().parent / "corpus"
-        print(json.dumps(trace(open_shards(options.shards), options.token, corpus), ensure_ascii=False, indent=2))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    corpus = options.corpus or options.shards.resolve().parent / "corpus"
+    print(json.dumps(trace(open_shards(options.shards), options.token, corpus), ensure_ascii=False, indent=2))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import digest_of, write_jsonl
 from data.splits import group_name, leakage_group, split_by_group
 from data.task_files import files_of
@@ -248,7 +248,8 @@ def _hide(task: Task, blind: str | None) -> None:
     task.notes.append(f"control: {blind} is hidden from the model")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     from data.next_sentence import build_next_sentence, read_documents
 
@@ -260,14 +261,9 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--seed", type=int, default=0)
     build.add_argument("--max", type=int, default=2000, help="at most so many examples (a multiple of 6 is made)")
     options = parser.parse_args(arguments)
-    try:
-        examples = build_next_sentence(read_documents(options.files), options.seed, options.max)
-        write_jsonl(options.out, examples)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    examples = build_next_sentence(read_documents(options.files), options.seed, options.max)
+    write_jsonl(options.out, examples)
     print(f"{options.out}: {len(examples)} pairs, half of them true continuations, from {len(options.files)} files")
-    return 0
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import digest_of, open_text, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from language.azerbaijani import fold_key
 
@@ -326,7 +326,8 @@ def write_overlaps(files: Sequence[Path], corpus: str | Path, out: str | Path, n
     return lines
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.leakage", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--corpus", required=True, help="the corpus folder of prepare.py")
@@ -336,21 +337,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes, each reading documents files of its own")
     parser.add_argument("--out", default="overlap.jsonl")
     options = parser.parse_args(arguments)
-    try:
-        files = [Path(name) for name in options.tasks]
-        for folder in options.predictions:
-            inputs = sorted(Path(folder).glob("inputs/*-test.jsonl"))
-            if not inputs:
-                raise UserError(f"{folder}: no inputs/*-test.jsonl. Run benchmark.py, or give the test files with --tasks.")
-            files += inputs
-        if not files:
-            raise UserError("no test file. Give --tasks FILE... or --predictions DIR...")
-        lines = write_overlaps(files, options.corpus, options.out, options.n, options.workers)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    files = [Path(name) for name in options.tasks]
+    for folder in options.predictions:
+        inputs = sorted(Path(folder).glob("inputs/*-test.jsonl"))
+        if not inputs:
+            raise UserError(f"{folder}: no inputs/*-test.jsonl. Run benchmark.py, or give the test files with --tasks.")
+        files += inputs
+    if not files:
+        raise UserError("no test file. Give --tasks FILE... or --predictions DIR...")
+    lines = write_overlaps(files, options.corpus, options.out, options.n, options.workers)
     print(*lines, options.out, sep="\n")
-    return 0
 
 
 if __name__ == "__main__":

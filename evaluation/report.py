@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import command
 from common.files import read_json, write_text
 from evaluation.results import collect
 
@@ -66,7 +66,8 @@ def read_curves(run: str | Path) -> dict[str, list[tuple[int, Any]]]:
     return curves
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.report", description=__doc__.split("\n", 1)[0])
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of benchmark.py or finetune.py")
@@ -77,16 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--title", default="Results")
     options = parser.parse_args(arguments)
     out = Path(options.out) if options.out else Path(options.folders[0]) / "report.html"
-    try:
-        text = build_report(
-            options.folders, out.parent, options.pretraining, options.corpus, options.title, out.stem, options.overlap
-        )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    text = build_report(
+        options.folders, out.parent, options.pretraining, options.corpus, options.title, out.stem, options.overlap
+    )
     print(text)
     print(f"\n{out.with_suffix('.html')} (and .md, .csv, .tex beside it)")
-    return 0
 
 
 if __name__ == "__main__":

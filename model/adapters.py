@@ -22,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_json, sha256_file, write_json
-from common.launch import EXIT_USER_ERROR
 from model.encoder import Encoder
 from model.folder import SUMS, WEIGHTS, verify_checkpoint, write_checkpoint
 from model.foreign import build_encoder
@@ -280,27 +279,23 @@ def load_any(path: str | Path, base: str | Path | None = None) -> tuple[TaskMode
     return load_adapted(adapter, base) if adapter is not None else load_task_model(path)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.adapters", description="Merge an adapter into its checkpoint.")
     parser.add_argument("adapter", help="the folder adapter/ that finetune.py wrote beside the predictions")
     parser.add_argument("--out", required=True, help="folder of the plain checkpoint")
     parser.add_argument("--base", help="checkpoint it was trained on, where that has moved")
     options = parser.parse_args(arguments)
-    try:
-        folder = find_adapter(options.adapter)
-        if folder is None:
-            raise UserError(f"{options.adapter}: no {ADAPTER} there. Give the adapter/ folder of such a run.")
-        if Path(options.out).exists():
-            raise UserError(f"{options.out}: exists already. Give --out a new name, or remove it.")
-        model, tokenizer, task = load_adapted(folder, options.base)
-        extra = {"name": Path(options.out).name, "adapter": str(folder)}
-        write_checkpoint(options.out, merged(model), model.encoder.config, tokenizer, extra, {TASK: task})
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    folder = find_adapter(options.adapter)
+    if folder is None:
+        raise UserError(f"{options.adapter}: no {ADAPTER} there. Give the adapter/ folder of such a run.")
+    if Path(options.out).exists():
+        raise UserError(f"{options.out}: exists already. Give --out a new name, or remove it.")
+    model, tokenizer, task = load_adapted(folder, options.base)
+    extra = {"name": Path(options.out).name, "adapter": str(folder)}
+    write_checkpoint(options.out, merged(model), model.encoder.config, tokenizer, extra, {TASK: task})
     print(f"{options.out}: {folder} merged into its checkpoint")
-    return 0
 
 
 if __name__ == "__main__":

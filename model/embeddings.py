@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import open_text, open_whole, put_in_place, read_json, read_jsonl, sync_tree, write_json, write_text
-from common.launch import EXIT_USER_ERROR
 from data.layout import Layout
 from model.encoder import Encoder, EncoderConfig
 from model.export import card as encoder_card
@@ -154,7 +153,8 @@ def read_texts(path: str | Path) -> list[str]:
     return texts
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.embeddings", description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -167,21 +167,16 @@ def main(arguments: list[str] | None = None) -> int:
     give.add_argument("out", help="folder to write")
     give.add_argument("--card-data", help="YAML or JSON file: license, language, tags, datasets, data, limits, title")
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "vectors":
-            texts = read_texts(options.file)
-            encoder, tokenizer = load_encoder(options.checkpoint)
-            settings = sentence_settings(resolve_checkpoint(options.checkpoint), encoder.config)
-            with open_whole(options.out) as file:
-                np.save(file, embed(encoder, tokenizer, texts, settings["max_length"]).numpy())
-        else:
-            for note in export_sentences(options.checkpoint, options.out, options.card_data):
-                print(note)
-        print(options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    if options.command == "vectors":
+        texts = read_texts(options.file)
+        encoder, tokenizer = load_encoder(options.checkpoint)
+        settings = sentence_settings(resolve_checkpoint(options.checkpoint), encoder.config)
+        with open_whole(options.out) as file:
+            np.save(file, embed(encoder, tokenizer, texts, settings["max_length"]).numpy())
+    else:
+        for note in export_sentences(options.checkpoint, options.out, options.card_data):
+            print(note)
+    print(options.out)
 
 
 if __name__ == "__main__":

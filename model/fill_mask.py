@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.errors import UserError
-from common.launch import EXIT_USER_ERROR
+from common.errors import UserError, command
 from data.layout import Layout
 from model.importing import is_huggingface
 from model.mlm import MaskedLM
@@ -54,27 +53,23 @@ def fill_mask(model: MaskedLM, tokenizer: Tokenizer, text: str, top: int = 5) ->
     ]
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.fill_mask", description=__doc__.split("\n", 1)[0])
     parser.add_argument("checkpoint", help="a pre-trained checkpoint or its run folder")
     parser.add_argument("text", help="text with one [MASK] or more")
     parser.add_argument("--top", type=int, default=5, help="pieces shown for each (default 5)")
     options = parser.parse_args(arguments)
-    try:
-        if not is_huggingface(options.checkpoint) and not Path(options.checkpoint).exists():
-            raise UserError(f"{options.checkpoint}: no such checkpoint. Run python train.py first.")
-        model, tokenizer = load_masked_lm(options.checkpoint)
-        found = fill_mask(model, tokenizer, options.text, options.top)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    if not is_huggingface(options.checkpoint) and not Path(options.checkpoint).exists():
+        raise UserError(f"{options.checkpoint}: no such checkpoint. Run python train.py first.")
+    model, tokenizer = load_masked_lm(options.checkpoint)
+    found = fill_mask(model, tokenizer, options.text, options.top)
     for number, pieces in enumerate(found, start=1):
         if len(found) > 1:
             print(f"[MASK] {number}")
         for piece, probability in pieces:
             print(f"{probability:7.4f}  {piece}")
-    return 0
 
 
 if __name__ == "__main__":

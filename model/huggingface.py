@@ -10,13 +10,13 @@ with --foreign anything else that transformers loads becomes a baseline encoder.
 import argparse
 import sys
 
-from common.errors import UserError
-from common.launch import EXIT_USER_ERROR
+from common.errors import command
 from model.export import export_checkpoint
 from model.importing import import_checkpoint
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.huggingface", description=__doc__.split("\n", 1)[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -31,18 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
     give.add_argument("--card-data", help="YAML or JSON file: license, language, tags, datasets, data, limits, title")
     give.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of the weights")
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "import":
-            for note in import_checkpoint(options.source, options.out, options.name, options.foreign):
-                print(note)
-        else:
-            for note in export_checkpoint(options.checkpoint, options.out, options.card_data, options.dtype):
-                print(note)
-        print(options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    return 0
+    if options.command == "import":
+        for note in import_checkpoint(options.source, options.out, options.name, options.foreign):
+            print(note)
+    else:
+        for note in export_checkpoint(options.checkpoint, options.out, options.card_data, options.dtype):
+            print(note)
+    print(options.out)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import open_text, write_jsonl
-from common.launch import EXIT_USER_ERROR
 from data.features import encode
 from data.task_files import FORMATS, TaskFile, format_of, read_rows, read_words
 from data.task_records import ALIASES
@@ -153,19 +152,16 @@ def _probability(logarithm: float) -> float:
     return round(float(np.exp(logarithm)), 4)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m model.predict", description=__doc__.split("\n", 1)[0])
     parser.add_argument("checkpoint", help="a fine-tuned checkpoint, an adapter, or the seed folder that finetune.py wrote")
     parser.add_argument("file", help="the text")
     parser.add_argument("--out", help="write the lines to this .jsonl instead of the terminal")
     options = parser.parse_args(arguments)
-    try:
-        model, tokenizer, task = load_any(options.checkpoint)
-        results = predict(model, tokenizer, task, read_inputs(options.file, task["kind"]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    model, tokenizer, task = load_any(options.checkpoint)
+    results = predict(model, tokenizer, task, read_inputs(options.file, task["kind"]))
     if options.out:
         print(f"{options.out}: {write_jsonl(options.out, results)} predictions")
     else:
@@ -174,7 +170,6 @@ def main(arguments: list[str] | None = None) -> int:
                 print(json.dumps(result, ensure_ascii=False), flush=True)
         except BrokenPipeError:  # | head
             sys.stdout = None
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_jsonl, write_json, write_text
 from tokenization.comparison_page import html_page, markdown, terminal
 from tokenization.loading import load_tokenizer
@@ -133,7 +133,8 @@ def _examples(texts: dict[str, list[str]], tokenizers: dict[str, Tokenizer]) -> 
     return examples
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@command
+def main(words: Sequence[str] | None = None) -> None:
     """Command line; returns the exit code (2 with a message when the user can put it right)."""
     parser = argparse.ArgumentParser(prog="python -m tokenization.compare", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("tokenizers", nargs="+", help="folder, tokenizer.json, vocab.txt or sentencepiece .model")
@@ -141,18 +142,13 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="comparison", help="folder for compare.json, compare.md and compare.html")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     options = parser.parse_args(words)
-    try:
-        result = compare(options.tokenizers, read_texts(options.text), options.seed)
-        out = Path(options.out)
-        write_json(out / "compare.json", result)
-        write_text(out / "compare.md", markdown(result))
-        write_text(out / "compare.html", html_page(result))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = compare(options.tokenizers, read_texts(options.text), options.seed)
+    out = Path(options.out)
+    write_json(out / "compare.json", result)
+    write_text(out / "compare.md", markdown(result))
+    write_text(out / "compare.html", html_page(result))
     print(terminal(result))
     print(f"written: {out / 'compare.json'}, compare.md, compare.html")
-    return 0
 
 
 if __name__ == "__main__":

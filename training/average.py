@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import UserError
-from common.launch import EXIT_USER_ERROR
+from common.errors import UserError, command
 from model.folder import write_checkpoint
 from model.store import read_checkpoint
 
@@ -48,19 +47,15 @@ def average_checkpoints(checkpoints: Sequence[str | Path], out: str | Path) -> N
     write_checkpoint(out, mean, config, tokenizer, extra)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command
+def main(arguments: list[str] | None = None) -> None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.average", description=__doc__.split("\n", 1)[0])
     parser.add_argument("checkpoints", nargs="+", help="checkpoint or run folders, two or more")
     parser.add_argument("--out", required=True, help="folder of the new checkpoint")
     options = parser.parse_args(arguments)
-    try:
-        average_checkpoints(options.checkpoints, options.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    average_checkpoints(options.checkpoints, options.out)
     print(f"average of {len(options.checkpoints)} checkpoints written to {options.out}")
-    return 0
 
 
 if __name__ == "__main__":

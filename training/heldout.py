@@ -22,9 +22,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, command
 from common.files import read_jsonl
-from common.launch import EXIT_USER_ERROR
 from data.layout import Layout
 from data.packing import SPECIALS
 from model.fill_mask import fill_mask
@@ -182,6 +181,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+@command
 def main() -> None:
     """Command line: evaluate a checkpoint on a file and print the table, or JSON with --json."""
     parser = argparse.ArgumentParser(prog="python -m training.heldout", description=__doc__.split("\n")[0])
@@ -191,16 +191,12 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", help="fp32 (exact, the default), bf16 or auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
-    try:
-        ranks = start(options.device)
-        model, tokenizer = load_masked_lm(options.checkpoint)
-        heldout = read_heldout(options.file, tokenizer, model.encoder.config.max_length)
-        report = evaluate(model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    ranks = start(options.device)
+    model, tokenizer = load_masked_lm(options.checkpoint)
+    heldout = read_heldout(options.file, tokenizer, model.encoder.config.max_length)
+    report = evaluate(model.to(ranks.device), heldout, ranks, choose_dtype(options.precision, ranks.device), show=True)
     print(json.dumps(report, ensure_ascii=False) if options.json else table(report))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

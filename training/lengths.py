@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.launch import EXIT_USER_ERROR
+from common.errors import UserError, command
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
 from tokenization.tokenizer import Tokenizer
@@ -61,6 +60,7 @@ def length_table(
     return table
 
 
+@command
 def main() -> None:
     """Command line: print the table, or JSON with --json."""
     parser = argparse.ArgumentParser(prog="python -m training.lengths", description=__doc__.split("\n")[0])
@@ -71,22 +71,18 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", help="fp32 (exact, the default), bf16 or auto")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
+    ranks = start(options.device)
+    model, tokenizer = load_masked_lm(options.checkpoint)
+    longest = model.encoder.config.max_length
     try:
-        ranks = start(options.device)
-        model, tokenizer = load_masked_lm(options.checkpoint)
-        longest = model.encoder.config.max_length
-        try:
-            windows = [int(word) for word in options.windows.split(",")] if options.windows else [*EDGES, longest]
-        except ValueError:
-            raise UserError(f"--windows {options.windows}: expected numbers of tokens by commas.") from None
-        windows = sorted({window for window in windows if options.windows or window <= longest})
-        if windows[0] < 8 or windows[-1] > longest:
-            raise UserError(f"--windows {options.windows}: the model reads 8 to {longest} tokens.")
-        dtype = choose_dtype(options.precision, ranks.device)
-        table = length_table(model.to(ranks.device), tokenizer, options.file, windows, ranks, dtype)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        windows = [int(word) for word in options.windows.split(",")] if options.windows else [*EDGES, longest]
+    except ValueError:
+        raise UserError(f"--windows {options.windows}: expected numbers of tokens by commas.") from None
+    windows = sorted({window for window in windows if options.windows or window <= longest})
+    if windows[0] < 8 or windows[-1] > longest:
+        raise UserError(f"--windows {options.windows}: the model reads 8 to {longest} tokens.")
+    dtype = choose_dtype(options.precision, ranks.device)
+    table = length_table(model.to(ranks.device), tokenizer, options.file, windows, ranks, dtype)
     if options.json:
         print(json.dumps(table))
         return
@@ -99,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
