@@ -45,8 +45,8 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """A child's environment: so many threads, which wait without spinning."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    """A child's environment: so many threads, which spin for a moment when they wait, as the Makefile has it."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "20000", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def in_child(module: str, work: dict[str, Any], threads: int, ranks: int = 1) -> dict[str, Any]:

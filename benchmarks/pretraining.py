@@ -148,7 +148,8 @@ def start_up(options: argparse.Namespace, data: Path) -> None:
             run = Path(folder) / "run"
             words = [*train_words(data, options), f"hydra.run.dir={run}", f"model={model}", "optimizer=adamw", "masking=paper",
                      "budget={steps: 1000, minutes: null}", f"batch_tokens={tokens}", f"micro_batch_tokens={tokens}",
-                     "log_every=1", "checkpoint_every=null", "evaluation.max_tokens=500", "evaluation.every=null"]  # fmt: skip
+                     "log_every=1", "checkpoint_every=null", "evaluation.max_tokens=500", "evaluation.every=null",
+                     "bias_from_counts=false", "embeddings_from_text=false"]  # fmt: skip
             begin = time.perf_counter()
             with subprocess.Popen([sys.executable, *words], cwd=ROOT, text=True, stdout=subprocess.DEVNULL,
                                   env=environment(options.threads), stderr=subprocess.PIPE) as process:  # fmt: skip
