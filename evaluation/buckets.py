@@ -1,4 +1,4 @@
-"""Scores of parts of a test set, with intervals: by class, length, number of options, answer, overlap with the corpus.
+"""Scores of parts of a test set, with intervals: by class, length, frequency in training, options, answer, overlap.
 
 A part is scored from the runs' per-example numbers, so nothing is predicted again, and its interval is that of the
 whole table (seeds x examples, groups kept together).
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import class_counts, entity_counts_by, normalise_az, subject_of
+from evaluation.frequency import BY, NEW, RARE, entity_counts_by_frequency, part_of
+from evaluation.metrics import class_counts, entity_counts_by, normalise_az, same_either_way, subject_of
 from evaluation.statistics import Estimate, class_intervals, score_interval
 
 SMALLEST = 10  # a part of fewer examples is counted but has no interval that means anything
@@ -36,8 +37,10 @@ def buckets(
     metric: str,
     labels: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    known: Sequence[dict[str, Any]] | None = None,
 ) -> list[Bucket]:
-    """All parts of one model on one task. `runs`: rows per seed, the same examples in order; `per_example`: as scored.
+    """All parts of one model on one task. `runs`: rows per seed, the same examples in order; `per_example`: as scored;
+    `known`: records of evaluation.frequency for the same examples, where the run wrote them.
 
     Classification and pairs are counted by accuracy inside a length, since macro-F1 of a part depends on which classes
     happen to be in it; the classes themselves by F1.
@@ -49,15 +52,22 @@ def buckets(
         counts = [class_counts([str(r["gold"]) for r in run], [str(r["pred"]) for r in run], names) for run in runs]
         found += _classes("class", "f1", names, counts, keep)
         average, name = "mean", "accuracy"
+        agree = [same_either_way(run) for run in runs]
+        if all(run is not None for run in agree):
+            found.append(_part("both orders of the texts", "all", "same prediction", agree, "mean", np.arange(len(rows)), keep))
         numbers = [np.array([str(r["gold"]) == str(r["pred"]) for r in run], dtype=float) for run in runs]
     elif kind == "tagging":
         for by, part in (("type", lambda span: span[0]), ("entity length, words", _entity_length)):
             names, counts = _aligned([([r["gold"] for r in run], [r["pred"] for r in run]) for run in runs], part)
             found += _classes(by, "entity_f1", names, counts, keep)
+        if known is not None:
+            counts = [entity_counts_by_frequency(run, known) for run in runs]
+            parts = _classes(BY[kind], "entity_f1", [name for name, _, _ in NEW], counts, keep)
+            found += [part for part in parts if part.examples]
         average, name, numbers = "micro", metric, list(per_example)
     else:
         average, name, numbers = "mean", metric, list(per_example)
-    for by, parts in _divisions(rows, kind):
+    for by, parts in _divisions(rows, kind, known) + _fertility(rows, kind):
         for part, where in parts:
             found.append(_part(by, part, name, numbers, average, where, keep))
     return found
@@ -117,12 +127,16 @@ def _entity_length(span: tuple[str, int, int]) -> str:
     return str(length) if length < 4 else "4 or more"
 
 
-def _divisions(rows: Sequence[dict[str, Any]], kind: str) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+def _divisions(
+    rows: Sequence[dict[str, Any]], kind: str, known: Sequence[dict[str, Any]] | None
+) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
     """(what divides, [(part, places)]), the same for every model: only gold and text are looked at."""
     found = []
     lengths = [text_length(row) for row in rows]
     if all(lengths):
         found.append(("length, words", quartiles(np.array(lengths))))
+    if known is not None and kind != "tagging":
+        found.append((BY[kind], _by_frequency([record["count"] for record in known], kind)))
     if kind == "choice":
         found.append(("options", _by([f"{len(row['scores'])}" for row in rows])))
         found.append(("subject", _by([subject_of(row) for row in rows])))
@@ -131,6 +145,15 @@ def _divisions(rows: Sequence[dict[str, Any]], kind: str) -> list[tuple[str, lis
         found.append(("answer", _by(["there is one" if gold else "there is none" for gold in golds])))
         found.append(("answer length, words", _by([_answer_length(gold) for gold in golds])))
     return [(by, [part for part in parts if part[0]]) for by, parts in found if len(parts) > 1]
+
+
+def _fertility(rows: Sequence[dict[str, Any]], kind: str) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+    """Quarters by pieces a word of the model's own tokenizer, so other items for another model; none for rows without
+    pieces (baselines) and kinds whose rows repeat a text (the question before each option, windows of a context)."""
+    if kind in ("choice", "qa") or not all(row.get("tokens") and text_length(row) for row in rows):
+        return []
+    order = np.argsort([row["tokens"] / text_length(row) for row in rows], kind="stable")
+    return [("pieces a word, quarters", list(zip(("fewest", "fewer", "more", "most"), np.array_split(order, 4), strict=True)))]
 
 
 def text_length(row: dict[str, Any]) -> int:
@@ -151,6 +174,18 @@ def quartiles(lengths: np.ndarray) -> list[tuple[str, np.ndarray]]:
         low, high = int(lengths[where].min()), int(lengths[where].max())
         parts.append((f"{low}" if low == high else f"{low} to {high}", where))
     return parts
+
+
+def _by_frequency(counts: Sequence[int | None], kind: str) -> list[tuple[str, np.ndarray]]:
+    """Quarters of the items by their median word, fixed parts by the rarest word of the answer."""
+    places = np.flatnonzero([count is not None for count in counts])
+    if not len(places):
+        return []
+    have = [counts[int(place)] for place in places]
+    if kind in ("classification", "pair"):
+        return [(name, places[where]) for name, where in quartiles(np.array(have))]
+    names = np.array([part_of(count, RARE) for count in have])
+    return [(name, places[names == name]) for name, _, _ in RARE if (names == name).any()]
 
 
 def _by(keys: Sequence[str]) -> list[tuple[str, np.ndarray]]:

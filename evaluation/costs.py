@@ -6,7 +6,7 @@ What no run measured says "not measured" and is never 0.
 import math
 from typing import Any
 
-from evaluation.results import Report, Run
+from evaluation.results import Average, Report, Run
 
 NOT_MEASURED = "not measured"
 UNKNOWN, SUMS = "incomplete", ("average", "total", "front")  # what takes several numbers, of which one is missing
@@ -16,21 +16,22 @@ def costs(report: Report) -> list[dict[str, Any]]:
     """One row per model that was trained; a sum is None unless every run has the number."""
     rows = []
     for model in report.models:
-        runs = [run for (name, _), cell in report.cells.items() if name == model and not cell.baseline for run in cell.runs]
+        own = [cell for (name, task), cell in report.cells.items() if name == model and task not in report.elsewhere]
+        runs = [run for cell in own if not cell.baseline for run in cell.runs]
         if not runs:
             continue
         tuning = [found for (name, _), found in sorted(report.tuning.items()) if name == model]
         pretraining = _values(runs, "pretraining_hours")
         before = max(pretraining) if pretraining else None
         known, unknown = _behind(runs)
-        own, searched = _sum(runs, "hours"), _tuning_hours(tuning) if tuning else 0.0
+        spent, searched = _sum(runs, "hours"), _tuning_hours(tuning) if tuning else 0.0
         taught = max(0.0, known - (before or 0.0))
-        whole = None if own is None or searched is None else own + searched + (before or 0.0) + taught
+        whole = None if spent is None or searched is None else spent + searched + (before or 0.0) + taught
         rows.append(
             {
                 "model": model,
                 "runs": len(runs),
-                "hours": own,
+                "hours": spent,
                 "tuning_runs": sum(found.get("runs") or 0 for found in tuning) if tuning else None,
                 "tuning_hours": _tuning_hours(tuning),
                 "pretraining_hours": before,
@@ -56,23 +57,23 @@ def _behind(runs: list[Run]) -> tuple[float, list[str]]:
     return float(sum(known)), sorted(name for name, hours in ledger.items() if not isinstance(hours, int | float))
 
 
-def front(points: dict[str, tuple[float, float, float]]) -> list[str]:
-    """The models that no other beats in score at the same hours or fewer, cheapest first; {model: (hours, score, half)}."""
+def front(points: dict[str, tuple[float, Average]]) -> list[str]:
+    """The models that no other beats in score at the same hours or fewer, cheapest first; {model: (hours, score)}."""
     best, kept = float("-inf"), []
-    for model, (_, score, _) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1], item[0])):
-        if score > best:
-            best = score
+    for model, (_, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1].value, item[0])):
+        if score.value > best:
+            best = score.value
             kept.append(model)
     return kept
 
 
-def cost_points(report: Report) -> dict[str, tuple[float, float, float]]:
-    """{model: (all hours, average score, half of its 95 % interval)} of every model that is complete and has hours."""
+def cost_points(report: Report) -> dict[str, tuple[float, Average]]:
+    """{model: (all hours, average score)} of every model that is complete and has hours."""
     points = {}
     for row in costs(report):
         average = report.averages[row["model"]]
         if average and row["total_hours"]:
-            points[row["model"]] = (row["total_hours"], *average)
+            points[row["model"]] = (row["total_hours"], average)
     return points
 
 
@@ -97,7 +98,7 @@ def cost_rows(report: Report) -> list[list[str]]:
     on_front = front(cost_points(report))
     for row in found:
         average = report.averages[row["model"]]
-        row["average"] = average and f"{100 * average[0]:.1f} ± {100 * average[1]:.1f}"
+        row["average"] = average and f"{100 * average.value:.1f} {average.spread}"
         row["front"] = ("yes" if row["model"] in on_front else "no") if average and row["total_hours"] else None
         row["total"] = row["total_hours"] and f"{'at least ' if row['unknown'] else ''}{row['total_hours']:.3g}"
     columns = [

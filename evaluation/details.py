@@ -30,7 +30,8 @@ def analyse(report: Report) -> dict[tuple[str, str], Detail]:
         kind, texts = report.kinds[task], report.texts.get(task)
         rows = [run.rows for run in cell.runs]
         numbers = [run.scored["per_example"] for run in cell.runs]
-        parts = buckets(rows, numbers, kind, report.metrics[task], report.labels[task], report.groups[task])
+        counted = report.frequencies.get(task)
+        parts = buckets(rows, numbers, kind, report.metrics[task], report.labels[task], report.groups[task], counted)
         known = calibrate(rows, [run.dev_rows for run in cell.runs]) if kind in KINDS else None
         mistakes = mistake_table(rows, kind, texts), sampled_mistakes(rows, kind, texts)
         found[model, task] = Detail(parts, known, *mistakes, wrong_runs(rows, kind))

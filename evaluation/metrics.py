@@ -81,6 +81,9 @@ def _malformed(row: dict[str, Any], kind: str) -> str | None:
             return "gold and pred of a tagged sentence are lists of tags"
         if row.get("words") is not None and (type(row["words"]) is not list or len(row["words"]) != len(gold)):
             return "words of a tagged sentence are as many as its tags"
+        raw = row.get("raw", pred)
+        if not (isinstance(raw, list) and len(raw) == len(pred) and all(type(tag) is str for tag in raw)):
+            return "raw tags of a sentence are as many as its tags"
     elif kind == "choice":
         if not (type(gold) is int and type(pred) is int and isinstance(scores, list)):
             return "gold and pred of a question are places of options, with a score for each option"
@@ -92,6 +95,8 @@ def _malformed(row: dict[str, Any], kind: str) -> str | None:
             return "gold of a question is a list of texts and pred a text"
     elif isinstance(gold, list | dict) or isinstance(pred, list | dict):
         return "gold and pred are names of classes"
+    elif "orders" in row and not (isinstance(row["orders"], list) and len(row["orders"]) == 2):
+        return "orders are the predictions of both orders of a pair"
     return None
 
 
@@ -205,10 +210,19 @@ def _score_classes(rows: list, labels: Sequence[str] | None, metric: str, positi
 
         margins = [row["scores"].get(labels[1], 0.0) - row["scores"].get(labels[0], 0.0) for row in rows]
         metrics["auc"] = float(roc_auc_score([g == labels[1] for g in gold], margins))
+    if (agree := same_either_way(rows)) is not None:
+        metrics["order_consistency"] = float(agree.mean())
     if metric == "accuracy":
         return metrics, np.array([g == p for g, p in zip(gold, pred, strict=True)], dtype=float)
     counts = class_counts(gold, pred, labels)
     return metrics, counts[:, :, [labels.index(str(positive))]] if metric == "f1" else counts
+
+
+def same_either_way(rows: Sequence[dict[str, Any]]) -> np.ndarray | None:
+    """(n,) 1.0 where (a, b) and (b, a) alone are given the same class; None where that was not measured."""
+    if not all("orders" in row for row in rows):
+        return None
+    return np.array([row["orders"][0] == row["orders"][1] for row in rows], dtype=float)
 
 
 # ---------------------------------------------------------------- multiple choice
@@ -330,10 +344,12 @@ def _score_tagging(rows: list, metric: str, full: bool) -> tuple[dict[str, float
         scores = dict(zip(names, map(float, f1_each(counts.sum(0))), strict=True))
         metrics["macro_f1"] = float(np.mean(list(scores.values()))) if scores else 0.0
         metrics |= {f"entity_f1 type={kind}": score for kind, score in scores.items()}
-    orphans = [
-        tag[0] == "I" and before[1:] != tag[1:] for tags in pred for before, tag in zip(["O", *tags], tags, strict=False)
-    ]
+    # Of each word's best tag, also where the best valid path was taken instead.
+    raw = [row.get("raw", row["pred"]) for row in rows]
+    orphans = [tag[0] == "I" and before[1:] != tag[1:] for tags in raw for before, tag in zip(["O", *tags], tags, strict=False)]
     metrics["invalid_i_tags"] = float(sum(orphans))
+    if all("raw" in row for row in rows):
+        metrics["entity_f1 of raw tags"] = float(f1_of_counts(entity_counts(gold, raw).sum(0), "micro"))
     return metrics, strict if metric == "entity_f1_strict" else entity_counts(gold, pred)
 
 

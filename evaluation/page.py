@@ -9,7 +9,7 @@ from evaluation.details import Detail
 from evaluation.plots import cost_plot, pretraining_plots, score_bars
 from evaluation.published import notes, published_average, published_rows
 from evaluation.results import Cell, Report
-from evaluation.tables import METHOD, PUBLISHED, clean_rows, difference_rows, half_width, plain_table, points
+from evaluation.tables import METHOD, PUBLISHED, clean_rows, difference_rows, plain_table, points
 from evaluation.task_page import task_section
 
 CSS = """
@@ -93,7 +93,7 @@ def _results(report: "Report") -> str:
         style = ' class="baseline"' if all(cell.baseline for cell in own) else ""
         cells = "".join(f"<td class=score>{_score(report.cells.get((model, task)))}</td>" for task in report.tasks)
         average = report.averages[model]
-        last = f"{points(average[0])} <small>± {points(average[1])}</small>" if average else "–"
+        last = f"{points(average.value)} <small>{average.spread}</small>" if average else "–"
         rows.append(f"<tr{style}><td>{escape(model)}</td>{cells}<td class=score>{last}</td></tr>")
     floors = "".join(f"<td>{points(report.floors[task])}</td>" for task in report.tasks)
     rows.append(f'<tr class="baseline"><td><em>best constant answer</em></td>{floors}<td></td></tr>')
@@ -127,7 +127,7 @@ def _score(cell: "Cell | None") -> str:
     if cell.gap is not None:
         tip += f"; {points(cell.gap.value)} below the best, p = {cell.p:.3f} after Holm"
     value = f'<span class="{cell.mark}">{points(cell.estimate.value)}</span>' if cell.mark else points(cell.estimate.value)
-    return f'<span title="{escape(tip)}">{value} <small>± {points(half_width(cell))}</small></span><sup>{extra}</sup>'
+    return f'<span title="{escape(tip)}">{value} <small>{cell.spread}</small></span><sup>{extra}</sup>'
 
 
 def _bars(report: "Report") -> str:

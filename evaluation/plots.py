@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evaluation.results import Cell
+    from evaluation.results import Average, Cell
     from evaluation.statistics import Estimate
 
 # Drawn in these colours and then renamed, so that a dark page shows light ink.
@@ -153,17 +153,18 @@ def parts_plot(parts: "dict[str, list[tuple[str, Estimate]]]", x: str, y: str) -
     return svg(draw, 5.6, 3.0)
 
 
-def cost_plot(points: dict[str, tuple[float, float, float]], front: Sequence[str] = ()) -> str:
-    """Average score with half its interval against hours, {model: (hours, score, half)}, hours on a log scale. A line joins
-    the models of `front`, that none other beats for less."""
+def cost_plot(points: "dict[str, tuple[float, Average]]", front: Sequence[str] = ()) -> str:
+    """Average score with its interval against hours, {model: (hours, score)}, hours on a log scale. A line joins the models
+    of `front`, that none other beats for less."""
     hours = [point[0] for point in points.values()]
     narrow = max(hours) < 10 * min(hours)  # then a power of ten alone may not be on the axis
 
     def draw(axes: "Axes") -> None:
-        for number, (model, (hours, score, half)) in enumerate(points.items()):
+        for number, (model, (hours, score)) in enumerate(points.items()):
             colour = SERIES[number % len(SERIES)]
-            axes.errorbar([hours], [100 * score], yerr=[100 * half], fmt="o", color=colour, capsize=3, label=_plain(model))
-        best = sorted(points[model][:2] for model in front)
+            bars = [[100 * (score.value - score.low)], [100 * (score.high - score.value)]]
+            axes.errorbar([hours], [100 * score.value], yerr=bars, fmt="o", color=colour, capsize=3, label=_plain(model))
+        best = sorted((points[model][0], points[model][1].value) for model in front)
         axes.plot([hours for hours, _ in best], [100 * score for _, score in best], color=MUTED, lw=1, ls=(0, (4, 3)), zorder=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -20,7 +21,13 @@ from evaluation.thresholds import threshold_metrics
 
 DEGENERATE_MARGIN = 0.01  # a run whose dev score is within a point of the best constant answer has learned nothing
 ALPHA = 0.05
+ENOUGH_SEEDS = 5  # below this a few runs that differ say little of how much runs differ
+WIDE = 2.0  # times the half width that a well-known spread would give: then an interval is wide for want of seeds
 FEW_GROUPS = 20  # below this the spread between groups is itself badly known
+DECODING = {  # keys of a summary that say how scores were read, where not plainly
+    "both_orders": "the scores of both orders of a pair are averaged",
+    "valid_tags": "tags are the best valid path",
+}
 _TEXTS = ("gold", "words", "text", "question", "options")  # fields that are the same in every run of a task
 
 
@@ -53,11 +60,37 @@ class Cell:
     mark: str = ""  # "best", "tied" or ""
     clean: list[Bucket] = field(default_factory=list)  # the headline on the parts by overlap with the corpus
 
+    @property
+    def spread(self) -> str:
+        """The 95 % interval as text, in points: see `spread`."""
+        return spread(self.estimate.value, self.estimate.low, self.estimate.high)
+
     def mean_metrics(self) -> dict[str, float]:
         """Every metric, averaged over the seeds that have it."""
         names = dict.fromkeys(name for run in self.runs for name in run.scored["metrics"])
         found = {name: [r.scored["metrics"][name] for r in self.runs if name in r.scored["metrics"]] for name in names}
         return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+@dataclass
+class Average:
+    """Mean over tasks with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def spread(self) -> str:
+        """The interval as text, in points: see `spread`."""
+        return spread(self.value, self.low, self.high)
+
+
+def spread(value: float, low: float, high: float) -> str:
+    """An interval in points as "± half"; as "[low, high]" where it was cut at 0 or 100, so that it has no middle."""
+    if abs((high - value) - (value - low)) > 5e-4:
+        return f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"± {50 * (high - low):.1f}"
 
 
 @dataclass
@@ -72,11 +105,13 @@ class Report:
     labels: dict[str, list[str] | None]
     floors: dict[str, float]  # test score of the best constant answer
     cells: dict[tuple[str, str], Cell]
-    averages: dict[str, tuple[float, float] | None]  # mean over tasks and half of its 95 % interval; None if incomplete
+    averages: dict[str, Average | None]  # None for a model that is not complete
     problems: list[str]
     groups: dict[str, list[str] | None] = field(default_factory=dict)  # of each example; None: all stand alone
     texts: dict[str, dict[str, str]] = field(default_factory=dict)  # whole text of each item, where it was kept
+    frequencies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # of evaluation.frequency, in order of the items
     tuning: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # tuning.json of (model, task)
+    elsewhere: set[str] = field(default_factory=set)  # test sets on which models of another task were asked (training.transfer)
 
 
 def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str | Path | None = None) -> Report:
@@ -99,13 +134,20 @@ def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str 
         for known, value, what in ((report.kinds, kind, "kind"), (report.metrics, metric, "metric")):
             if known.setdefault(task, value) != value:
                 raise UserError(f"{place}: {what} {value}, but other runs of {task} have {known[task]}. Report them apart.")
+        if summary.get("trained_on"):
+            report.elsewhere.add(task)
         labels, positive = summary.get("labels"), summary.get("positive")
         report.labels.setdefault(task, labels)
         path = place / "predictions-test.jsonl"
         rows = _in_order(path, read_predictions(path, kind), reference.setdefault(task, (path, [], {})))
         _check_count(path, rows, summary)
         if task not in report.texts:
-            report.texts[task] = _read_texts(place, task, rows)
+            report.texts[task] = {i: str(row.get("text", "")) for i, row in _read_inputs(place, task, "test", rows).items()}
+        if task not in report.frequencies and (counted := _read_inputs(place, task, "frequencies", rows)):
+            report.frequencies[task] = [counted[str(row["id"])] for row in rows]
+            wanted = "entities" if kind == "tagging" else "count"
+            if not all(wanted in row for row in counted.values()):
+                raise UserError(f"{place.parents[2]}/inputs/{task}-frequencies.jsonl: no {wanted!r}. Run this task again.")
         if report.groups.get(task) is None:  # the first run that names groups: older files may not
             report.groups[task] = groups_of(rows, kind)
         _share_texts(rows, first_rows.setdefault(task, rows))
@@ -131,6 +173,7 @@ def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str 
                     floors[golds] = majority_score(dev_rows, kind, metric, labels, positive)
                 run.degenerate = run.dev_score <= floors[golds] + DEGENERATE_MARGIN
     _find_missing(report)
+    _compare_decoding(report)
     _estimate_cells(report)
     if overlap is not None:
         _score_clean(report, Path(overlap))
@@ -184,21 +227,21 @@ def _check_count(path: Path, rows: list[dict], summary: dict[str, Any]) -> None:
         raise UserError(f"{path}: {len(rows)} predictions for {expected} test examples. Run this seed again.")
 
 
-def _read_texts(place: Path, task: str, rows: list[dict]) -> dict[str, str]:
-    """{id: whole text} from <out>/inputs/<task>-test.jsonl, where the benchmark wrote it; its ids are the gold ids."""
-    path = place.parents[2] / "inputs" / f"{task}-test.jsonl" if len(place.parents) > 2 else Path()
+def _read_inputs(place: Path, task: str, what: str, rows: list[dict]) -> dict[str, dict[str, Any]]:
+    """{id: record} from <out>/inputs/<task>-<what>.jsonl, where the benchmark wrote it; its ids are the gold ids."""
+    path = place.parents[2] / "inputs" / f"{task}-{what}.jsonl" if len(place.parents) > 2 else Path()
     if not path.is_file():
         return {}
-    texts = {str(row.get("id")): str(row.get("text", "")) for _, row in read_jsonl(path)}
+    found = {str(row.get("id")): row for _, row in read_jsonl(path)}
     predicted = {str(row["id"]) for row in rows}
-    missing, extra = sorted(set(texts) - predicted), sorted(predicted - set(texts))
+    missing, extra = sorted(set(found) - predicted), sorted(predicted - set(found))
     if missing or extra:
         shown = ", ".join((missing + extra)[:3])
         raise UserError(
             f"{place / 'predictions-test.jsonl'}: {len(missing)} examples missing and {len(extra)} extra against {path} "
             f"(ids {shown}). Run this task again."
         )
-    return texts
+    return found
 
 
 def _share_texts(rows: list[dict], first: list[dict]) -> None:
@@ -259,6 +302,16 @@ def _find_missing(report: Report) -> None:
                 )
 
 
+def _compare_decoding(report: Report) -> None:
+    """Runs of one task whose scores were not read alike."""
+    for task in report.tasks:
+        runs = [run for cell in report.cells.values() if cell.task == task and not cell.baseline for run in cell.runs]
+        for key, what in DECODING.items():
+            so = sum(bool(run.summary.get(key)) for run in runs)
+            if 0 < so < len(runs):
+                report.problems.append(f"{task}: {what} in {so} of {len(runs)} runs only; compare with care")
+
+
 def _estimate_cells(report: Report) -> None:
     """Intervals, the best of each task, and who is tied with it: no difference at 5 % after Holm over the table."""
     compared: list[Cell] = []
@@ -287,6 +340,15 @@ def _estimate_cells(report: Report) -> None:
             cell.sample.drawn = None  # 160 KB a cell that nothing else asks for
     for cell, p in zip(compared, holm([cell.gap.p for cell in compared]), strict=True):
         cell.p, cell.mark = p, "tied" if p >= ALPHA else ""
+    several = [cell for cell in report.cells.values() if 1 < len(cell.runs) < ENOUGH_SEEDS]
+    wide = [cell for cell in several if stats.t.ppf(0.975, cell.estimate.df) > WIDE * 1.96]
+    if wide:
+        seeds = sorted({len(cell.runs) for cell in wide})
+        report.problems.append(
+            f"{len(wide)} of {len(report.cells)} scores have an interval that is wide for want of seeds: their runs differ, "
+            f"and {' or '.join(map(str, seeds))} runs hardly tell by how much. From {ENOUGH_SEEDS} seeds on it is narrower "
+            "(seeds=auto)"
+        )
 
 
 def _score_clean(report: Report, path: Path) -> None:
@@ -312,21 +374,30 @@ def _score_clean(report: Report, path: Path) -> None:
         cell.clean = overlap_buckets(numbers, average, report.metrics[task], overlap, report.groups[task])
 
 
+def _average(estimates: Sequence[Estimate]) -> Average:
+    """The mean of independent scores; its t quantile has Satterthwaite's degrees of freedom, as each of theirs."""
+    variance = sum(e.se**2 for e in estimates)
+    mean = sum(e.value for e in estimates) / len(estimates)
+    if variance == 0:
+        return Average(mean, mean, mean)
+    df = variance**2 / max(1e-300, sum(e.se**4 / e.df for e in estimates))
+    half = float(stats.t.ppf(0.975, df)) * math.sqrt(variance) / len(estimates)
+    return Average(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
 def _average_and_order(report: Report) -> None:
     models = sorted({model for model, _ in report.cells})
     for model in models:
-        row = [report.cells.get((model, task)) for task in report.tasks]
-        if all(cell is not None and not cell.missing for cell in row):
-            variance = sum(cell.estimate.se**2 for cell in row)
-            mean = sum(cell.estimate.value for cell in row) / len(row)
-            report.averages[model] = (mean, 1.96 * math.sqrt(variance) / len(row))
+        row = [report.cells.get((model, task)) for task in report.tasks if task not in report.elsewhere]
+        if row and all(cell is not None and not cell.missing for cell in row):
+            report.averages[model] = _average([cell.estimate for cell in row])
         else:
             report.averages[model] = None
 
     def order(model: str) -> tuple:
         cells = [cell for (name, _), cell in report.cells.items() if name == model]
         average = report.averages[model]
-        own = average[0] if average else float(np.mean([cell.estimate.value for cell in cells]))
+        own = average.value if average else float(np.mean([cell.estimate.value for cell in cells]))
         return all(cell.baseline for cell in cells), average is None, -own, model
 
     report.models = sorted(models, key=order)

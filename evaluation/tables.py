@@ -12,15 +12,17 @@ from evaluation.published import notes, published_average, published_rows
 from evaluation.results import Cell, Report
 
 LEGEND = (
-    "Mean over seeds ± half of the 95 % interval over seeds and test examples, in points. * best of the task, ~ not "
-    "distinguishable from the best (paired test, Holm over the table, 5 %), † seeds missing, ‡ degenerate runs."
+    "Mean over seeds ± half of the 95 % interval over seeds and test examples, in points; [low, high] where it ends at 0 or "
+    "100. * best of the task, ~ not distinguishable from the best (paired test, Holm over the table, 5 %), † seeds missing, "
+    "‡ degenerate runs."
 )
 METHOD = (
     "Intervals treat seeds and test examples as crossed random factors; F1 scores are bootstrapped over examples "
     "(2,000 resamples, the same for every model). Examples of one group (the questions of one context, the pairs of one "
     "document) are resampled together where the predictions name it. A baseline has one run and no seed variance. Tied "
     "means that a paired test finds no difference at 5 % after Holm's correction over all comparisons of the table. The "
-    "average is over tasks, and only for models that are complete on all of them."
+    "average is over tasks, and only for models that are complete on all of them; test sets on which models of another task "
+    "were only asked take no part in it."
 )
 PUBLISHED = "Published, not re-run: printed by others on splits and with averages of F1 that may differ from ours."
 
@@ -39,12 +41,6 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def half_width(cell: "Cell") -> float:
-    """Half of the 95 % interval (a clipped interval is not symmetric: its wider side)."""
-    estimate = cell.estimate
-    return max(estimate.high - estimate.value, estimate.value - estimate.low)
-
-
 def terminal(report: "Report") -> str:
     """The table with aligned columns and a legend."""
     header = ["model", *report.tasks, "average"]
@@ -54,9 +50,9 @@ def terminal(report: "Report") -> str:
         line = [model]
         for task in report.tasks:
             cell = report.cells.get((model, task))
-            line.append(f"{points(cell.estimate.value)} ±{points(half_width(cell))} {marks(cell):<2}" if cell else "–   ")
+            line.append(f"{points(cell.estimate.value)} {cell.spread.replace('± ', '±')} {marks(cell):<2}" if cell else "–   ")
         average = report.averages[model]
-        body.append([*line, f"{points(average[0])} ±{points(average[1])}" if average else "–"])
+        body.append([*line, f"{points(average.value)} {average.spread.replace('± ', '±')}" if average else "–"])
     ours = len(body)
     for model, row in published_rows(report.tasks).items():
         cells = [f"{row[task].text}    " if task in row else "–   " for task in report.tasks]
@@ -92,9 +88,9 @@ def markdown(report: "Report", details: dict[tuple[str, str], Detail]) -> str:
                 continue
             value = points(cell.estimate.value)
             value = f"**{value}**" if cell.mark == "best" else value
-            row.append(f"{value} ± {points(half_width(cell))}{marks(cell).replace('*', '').replace('~', ' ~')}")
+            row.append(f"{value} {cell.spread}{marks(cell).replace('*', '').replace('~', ' ~')}")
         average = report.averages[model]
-        row.append(f"{points(average[0])} ± {points(average[1])}" if average else "–")
+        row.append(f"{points(average.value)} {average.spread}" if average else "–")
         lines.append("| " + " | ".join(row) + " |")
     for model, row in published_rows(report.tasks).items():
         cells = [f"*{row[task].text}*" if task in row else "–" for task in report.tasks]
@@ -204,7 +200,7 @@ def clean_rows(report: "Report") -> list[list[str]]:
                 continue
             found = {part.part.split(":")[0].split(" ")[0]: part for part in cell.clean}
             shown = [_part_text(found[name]) if name in found else "none" for name in ("clean", "seen", "too")]
-            rows.append([task, model, f"{points(cell.estimate.value)} ± {points(half_width(cell))}", *shown])
+            rows.append([task, model, f"{points(cell.estimate.value)} {cell.spread}", *shown])
     return [["task", "model", "whole", "clean", "seen", "too short to tell"], *rows] if rows else []
 
 
@@ -269,9 +265,9 @@ def latex(report: "Report") -> str:
             value = points(cell.estimate.value)
             value = {"best": rf"\textbf{{{value}}}", "tied": rf"\underline{{{value}}}"}.get(cell.mark, value)
             extra = (r"\dagger" if cell.missing else "") + (r"\ddagger" if "‡" in marks(cell) else "")
-            row.append(rf"{value}{{\scriptsize$\,\pm\,{points(half_width(cell))}$}}" + (f"$^{{{extra}}}$" if extra else ""))
+            row.append(value + _tex_spread(cell.spread) + (f"$^{{{extra}}}$" if extra else ""))
         average = report.averages[model]
-        row.append(rf"{points(average[0])}{{\scriptsize$\,\pm\,{points(average[1])}$}}" if average else "--")
+        row.append(points(average.value) + _tex_spread(average.spread) if average else "--")
         lines.append(" & ".join(row) + r" \\")
     found = published_rows(report.tasks)
     if found:
@@ -282,6 +278,11 @@ def latex(report: "Report") -> str:
         average = published_average(model, report.tasks)
         lines.append(" & ".join([_tex(model), *cells, rf"\textit{{{average}}}" if average else "--"]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _tex_spread(spread: str) -> str:
+    """± half or [low, high], small."""
+    return r"{\scriptsize$\," + spread.replace("± ", r"\pm\,").replace(", ", r",\,") + "$}"
 
 
 def _tex(text: str) -> str:

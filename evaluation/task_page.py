@@ -6,8 +6,9 @@ from html import escape
 import numpy as np
 
 from evaluation.details import Detail, calibration_rows
+from evaluation.frequency import BY
 from evaluation.plots import parts_plot, reliability_plot
-from evaluation.results import Cell, Report
+from evaluation.results import DECODING, Cell, Report
 from evaluation.tables import bucket_rows, plain_table, points
 
 MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions alone
@@ -50,7 +51,11 @@ def _facts(report: Report, task: str, cells: list[Cell]) -> str:
     facts += f"{seeds.pop()} seeds a model." if len(seeds) == 1 else f"Seeds: {counts}." if seeds else "Baselines alone."
     cut = [(cell.model, 100 * np.mean([bool(row.get("truncated")) for row in cell.runs[0].rows])) for cell in cells]
     truncated = "; ".join(f"{model} {share:.1f} %" for model, share in cut if share >= 0.05)
-    return facts + (f" Truncated: {truncated}." if truncated else "")
+    facts += f" Truncated: {truncated}." if truncated else ""
+    for key, what in DECODING.items():
+        if any(run.summary.get(key) for cell in cells for run in cell.runs):
+            facts += f" {what[0].upper()}{what[1:]}."
+    return facts
 
 
 def _metrics(cells: list[Cell]) -> list[list[str]]:
@@ -63,12 +68,12 @@ def _metrics(cells: list[Cell]) -> list[list[str]]:
 
 
 def _parts(report: Report, task: str, own: dict[str, Detail], details: dict[tuple[str, str], Detail]) -> str:
-    """The table of parts, and a plot of the first division that is one of size (length, options)."""
+    """The table of parts, and a plot of each division that is one of size (length, frequency in training, options)."""
     rows = bucket_rows(report, details, task)
     if not rows:
         return ""
     plot = ""
-    for by in ("length, words", "options"):
+    for by in ("length, words", BY[report.kinds[task]], "options"):
         found = {
             model: [(part.part, part.estimate) for part in detail.buckets if part.by == by and part.estimate is not None]
             for model, detail in own.items()

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from evaluation.published import published_average, published_rows
 from evaluation.report import build_report, collect, main
 from evaluation.results import groups_of
 from evaluation.tables import markdown, terminal
+from tests.evaluation.synthetic import SIZES, write_benchmark
 
 LABELS = ["elm", "idman", "tarix"]
 EVIL = '<script>alert("x")</script> & $x_1$'
@@ -100,6 +102,22 @@ def test_two_runs_of_the_report_give_the_same_bytes(bench, tmp_path):
     assert r"\& \$x\_1\$" in (tmp_path / "one" / "r.tex").read_text()
 
 
+@pytest.mark.slow
+def test_a_big_report_is_the_same_in_another_process(tmp_path):
+    """8 models x 6 tasks x 10 seeds, twice, with another order of sets and dictionaries by hash."""
+    write_benchmark(tmp_path / "bench", {f"model-{number}": 2.0 + 0.3 * number for number in range(8)}, 10)
+    rows = [{"id": f"test-{n}", "count": n % 40} for n in range(SIZES["azsci"])]
+    write_jsonl(tmp_path / "bench" / "inputs" / "azsci-frequencies.jsonl", rows)
+    for name in ("1", "2"):
+        command = [sys.executable, "-m", "evaluation.report", str(tmp_path / "bench"), "--out", str(tmp_path / name / "r.html")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False,
+                              env=os.environ | {"PYTHONHASHSEED": name})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    for ending in (".html", ".md", ".csv", ".tex", "-details.csv"):
+        assert (tmp_path / "1" / f"r{ending}").read_bytes() == (tmp_path / "2" / f"r{ending}").read_bytes()
+    assert "480 runs" in (tmp_path / "1" / "r.html").read_text()
+
+
 def test_table_values_are_the_mean_over_seeds_and_marks_are_right(bench, tmp_path):
     build_report([bench], tmp_path / "out")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
@@ -112,6 +130,32 @@ def test_table_values_are_the_mean_over_seeds_and_marks_are_right(bench, tmp_pat
     assert float(row["low"]) < float(row["score"]) < float(row["high"])
     topic = {r["model"][:3]: r["mark"] for r in rows if r["task"] == "topic" and r["headline"] == "1"}
     assert sorted((topic["goo"], topic["nea"])) == ["best", "tied"] and topic["bad"] == ""
+
+
+def test_two_seeds_that_differ_have_bounds_inside_the_scale_and_a_note(tmp_path):
+    for seed, quality in ((0, 0.1), (1, 0.55)):
+        _write(tmp_path, "m", "topic", seed, _rows(quality, seed))
+        _write(tmp_path, "steady", "topic", seed, _rows(0.7, 5))
+    report = collect([tmp_path])
+    estimate, steady = report.cells["m", "topic"].estimate, report.cells["steady", "topic"]
+    assert (estimate.low, estimate.high) == (0.0, 1.0) and estimate.df < 2  # one difference says little of the spread
+    assert report.cells["m", "topic"].spread == report.averages["m"].spread == "[0.0, 100.0]"
+    assert steady.spread == f"± {50 * (steady.estimate.high - steady.estimate.low):.1f}"
+    build_report([tmp_path], tmp_path / "out")
+    for suffix, shown in (("md", " [0.0, 100.0]"), ("html", "<small>[0.0, 100.0]</small>"), ("tex", r"$\,[0.0,\,100.0]$")):
+        assert shown in (tmp_path / "out" / f"report.{suffix}").read_text()
+    assert "[0.0, 100.0]" in terminal(report) and f"±{steady.spread[2:]}" in terminal(report)
+    assert any(
+        problem.startswith("1 of 2 scores have an interval that is wide for want of seeds") for problem in report.problems
+    )
+
+
+def test_runs_read_in_different_ways_are_told_apart(bench):
+    for seed in range(3):
+        path = bench / "good" / "ner" / f"seed-{seed}" / "summary.json"
+        write_json(path, read_json(path) | {"valid_tags": True})
+    problems = collect([bench]).problems
+    assert "ner: tags are the best valid path in 3 of 9 runs only; compare with care" in problems
 
 
 def test_missing_seed_is_marked_and_left_out_of_best_and_average(bench):
