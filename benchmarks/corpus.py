@@ -1,13 +1,15 @@
 """The corpus room measured: the pipeline, near duplicates by Jaccard bin beside datatrove, spellings, a million documents.
 
-    python -m benchmarks.corpus [--path FOLDER] [--peer-python PYTHON_WITH_DATATROVE] [--documents N] [--scale N]
+    python -m benchmarks.corpus [--path FOLDER] [--peer-python PYTHON_WITH_DATATROVE] [--copies N N] [--documents N] [--scale N]
 
 FOLDER holds raw text as `prepare.py corpus=local` takes it (default: the demo's). PYTHON is an interpreter of another
 environment with `datatrove` and `spacy`. Speeds are of processor time where the machine may be busy, and say so.
 """
 
 import argparse
+import contextlib
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,10 @@ import numpy as np
 from common.files import read_jsonl, write_jsonl
 from corpus.annotate import ROW
 from corpus.build import build_corpus
-from corpus.duplicates import CHUNK, Store, exact_groups, near_clusters
+from corpus.duplicates import Store, exact_groups, near_clusters
 from corpus.parts import save_array
 from corpus.resolve import find_duplicates
-from corpus.signatures import SHINGLE, Signatures, band_keys, key_digest
+from corpus.signatures import SHINGLE, Signatures, band_keys, key_digest, mix
 from corpus.sources import ROOT, Reject, find_sources, read_records
 from language.azerbaijani import CYRILLIC, LOOKALIKES, fold_key, upper
 
@@ -66,18 +69,36 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def megabytes() -> float:
-    """The most memory that this process had, mapped files included, in MB (getrusage would count its parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1e3
+def megabytes(kind: str) -> float:
+    """Memory of this process in MB: VmHWM the most that it had, RssAnon its own now, RssFile what it has of files now."""
+    return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) / 1e3
 
 
-def measure_pipeline(path: str, work: Path) -> None:
-    """The text of `path` dealt out to 8 files: MB/s of one core, with 1 and 2 workers; memory at 1 and 3 times the text."""
+@contextlib.contextmanager
+def watch_memory() -> Iterator[dict[str, float]]:
+    """The most memory in MB within the block: `own`, `mapped` (pages of files, the libraries' among them), `MB` of both."""
+    most, done = {"own": megabytes("RssAnon"), "mapped": megabytes("RssFile")}, threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            most["own"], most["mapped"] = max(most["own"], megabytes("RssAnon")), max(most["mapped"], megabytes("RssFile"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watcher.join()
+        most["MB"] = megabytes("VmHWM")
+
+
+def measure_pipeline(path: str, copies: list[int], work: Path) -> None:
+    """The text of `path` dealt out to 8 files: MB/s of one core, with 1 and 2 workers; memory at `copies` times the text."""
     sources, _ = find_sources({"path": path})
     records = [record for source in sources for record in read_records(source) if not isinstance(record, Reject)]
     sizes = {}
-    for times in (1, 3):
+    for times in copies:
         folder = work / f"raw{times}"
         folder.mkdir()
         for copy in range(times):
@@ -86,7 +107,7 @@ def measure_pipeline(path: str, work: Path) -> None:
                 write_jsonl(folder / f"part{copy}{number}.jsonl", part)
         sizes[times] = sum(file.stat().st_size for file in folder.iterdir())
     results = {}
-    for times, workers in ((1, 1), (1, 2), (3, 1), (3, 2)):
+    for times, workers in itertools.product(copies, (1, 2)):
         entry = {"name": "all", "path": str(work / f"raw{times}")}
         settings = {"sources": [entry], "engine": {"workers": workers}, "quality": {"preset": "az_tuned"}}
         words = [
@@ -100,20 +121,29 @@ def measure_pipeline(path: str, work: Path) -> None:
         results[times, workers] = result = json.loads(run.stdout.splitlines()[-1])
         rate = sizes[times] / 1e6 / result["cpu"]
         print(f"pipeline, {sizes[times] / 1e6:.1f} MB, {workers} workers: {result['wall']:.1f} s, {result['cpu']:.1f} s of CPU "
-              f"({rate:.2f} MB/s a core), at most {result['MB']:.0f} MB in the main process")  # fmt: skip
-    one, two = results[1, 1], results[1, 2]
+              f"({rate:.2f} MB/s a core); main process at most {result['MB']:.0f} MB, {result['own']:.0f} MB of its own, "
+              f"{result['mapped']:.0f} MB of files, {result['before']:.0f} MB of its own before")  # fmt: skip
+    first, last = copies[0], copies[-1]
+    for workers in (1, 2) if len(copies) > 1 else ():
+        less, more = results[first, workers], results[last, workers]
+        each = (more["MB"] - less["MB"]) * 1e6 / (more["documents"] - less["documents"])
+        print(f"pipeline, {workers} workers: {each:.0f} bytes of memory for each document more, from {less['documents']:,} to "
+              f"{more['documents']:,} documents")  # fmt: skip
+    one, two = results[first, 1], results[first, 2]
     print(f"pipeline, 2 workers against 1: {one['wall'] / two['wall']:.2f} times as fast by the clock (load "
-          f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores); {two['own']:.1f} of {two['cpu']:.1f} s outside workers allow "
-          f"{one['cpu'] / (two['own'] + (two['cpu'] - two['own']) / 2):.2f} times on free cores")  # fmt: skip
+          f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores); {two['main']:.1f} of {two['cpu']:.1f} s outside workers allow "
+          f"{one['cpu'] / (two['main'] + (two['cpu'] - two['main']) / 2):.2f} times on free cores")  # fmt: skip
 
 
 def build_once(words: str) -> None:
     """One build in a process of its own; the last line of output says what it took."""
     settings, out = json.loads(words)
-    start = time.perf_counter()
-    build_corpus(settings, out)
-    own = time.process_time()
-    print(json.dumps({"wall": time.perf_counter() - start, "cpu": cpu_seconds(), "own": own, "MB": megabytes()}))
+    start, before = time.perf_counter(), megabytes("RssAnon")
+    with watch_memory() as memory:
+        report = build_corpus(settings, out)
+        main = time.process_time()
+    print(json.dumps({"wall": time.perf_counter() - start, "cpu": cpu_seconds(), "main": main, "before": before,
+                      "documents": report["total"]["in"], **memory}))  # fmt: skip
 
 
 def vocabulary(path: str) -> list[str]:
@@ -168,7 +198,7 @@ def ours(texts_file: Path) -> tuple[np.ndarray, float]:
     exact = exact_groups(np.array(digests))
     rows = np.flatnonzero(np.array(signed) & (exact == np.arange(len(exact))))
     cluster = np.arange(len(exact))
-    cluster[rows] = rows[near_clusters(Store.of(signatures), rows, AGREEMENT)]
+    cluster[rows] = rows[near_clusters(Store(signatures), rows, AGREEMENT)]
     return cluster[exact], time.process_time() - start
 
 
@@ -294,7 +324,7 @@ def measure_scale(words: list[str], count: int, work: Path) -> None:
         save_array(folder / f"{number:05d}.bands.npy", band_keys(signatures))
         rows = np.zeros(size, ROW)
         digests = np.frombuffer(b"".join(map(key_digest, keys)), "<u8").reshape(-1, 2)
-        rows["digest0"], rows["digest1"], rows["id"] = digests[:, 0], digests[:, 1], np.arange(begin, begin + size) + 1
+        rows["digest0"], rows["digest1"], rows["id"] = *digests.T, mix(np.arange(begin, begin + size, dtype=np.uint64))
         rows["characters"], rows["signed"] = [len(key) for key in keys], True
         np.savez(folder / f"{number:05d}.npz", rows=rows)
         save_array(folder / "decided" / f"{number:05d}.npy", np.zeros(size, np.uint8))
@@ -304,18 +334,12 @@ def measure_scale(words: list[str], count: int, work: Path) -> None:
     words_ = [sys.executable, "-m", "benchmarks.corpus", "--cluster", str(folder)]
     run = subprocess.run(words_, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(run.stdout.splitlines()[-1])
-    each = (result["own_MB"] - result["before_MB"]) * 1e6 / count
-    mapped = CHUNK * 2 * 65_536 / 1e9
-    whole = result["before_MB"] / 1e3 + each * 30e6 / 1e9 + mapped
+    each = (result["own"] - result["before"]) * 1e6 / count
+    whole = result["before"] / 1e3 + each * 30e6 / 1e9
     print(f"scale: duplicates of {count:,} in {result['cpu']:.1f} s of processor ({count / result['cpu']:,.0f} documents/s), "
-          f"{result['clusters']:,} clusters; memory of its own {result['before_MB']:.0f} MB before, {result['own_MB']:.0f} MB "
-          f"at most, {result['MB']:.0f} MB with mapped files. 30 million: {each:.0f} bytes a document of its own and at most "
-          f"{mapped:.2f} GB mapped at a time: {whole:.1f} GB ({30e6 * (576 + ROW.itemsize) / 1e9:.1f} GB on disk)")  # fmt: skip
-
-
-def own_megabytes() -> float:
-    """Memory of this process now that is no file's, in MB."""
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1e3
+          f"{result['clusters']:,} clusters; memory of its own {result['before']:.0f} MB before, {result['own']:.0f} MB "
+          f"at most, {result['MB']:.0f} MB with files. 30 million at {each:.0f} bytes a document: {whole:.1f} GB "
+          f"({30e6 * (576 + ROW.itemsize) / 1e9:.1f} GB on disk)")  # fmt: skip
 
 
 def cluster_once(folder: Path) -> None:
@@ -324,21 +348,12 @@ def cluster_once(folder: Path) -> None:
     file = {"source": 0, "label": "all", "annotated": str(folder), "decided": str(folder / "decided"), "mended": None,
             "parts": parts, "start": 0, "reasons": []}  # fmt: skip
     task = {"files": [file], "near_duplicates": AGREEMENT, "min_characters": 10, "folder": str(folder / "out"), "digest": ""}
-    before, cpu = own_megabytes(), time.process_time()
-    most, done = [before], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            most.append(max(most.pop(), own_megabytes()))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    find_duplicates(task)
-    done.set()
-    watcher.join()
+    before, cpu = megabytes("RssAnon"), time.process_time()
+    with watch_memory() as memory:
+        find_duplicates(task)
+    cpu = time.process_time() - cpu
     found = int((np.load(folder / "out" / "fate.npy")["reason"] == 0).sum())
-    print(json.dumps({"cpu": time.process_time() - cpu, "before_MB": before, "own_MB": most[0], "MB": megabytes(),
-                      "clusters": found}))  # fmt: skip
+    print(json.dumps({"cpu": cpu, "before": before, "clusters": found, **memory}))
 
 
 def main() -> None:
@@ -346,6 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", default="data/demo/corpus", help="folder of raw text")
     parser.add_argument("--peer-python", help="a Python with datatrove and spacy")
+    parser.add_argument("--copies", type=int, nargs="+", default=[1, 3], help="times the text for the pipeline")
     parser.add_argument("--documents", type=int, default=20_000, help="synthetic documents for recall and speed")
     parser.add_argument("--scale", type=int, default=1_000_000, help="synthetic documents for memory")
     parser.add_argument("--only", choices=["pipeline", "near", "spellings", "scale"], help="one of the four parts")
@@ -360,7 +376,7 @@ def main() -> None:
         work = Path(folder)
         words = vocabulary(options.path) if options.only in (None, "near", "scale") else []
         if options.only in (None, "pipeline"):
-            measure_pipeline(options.path, work)
+            measure_pipeline(options.path, options.copies, work)
         if options.only in (None, "near"):
             measure_near(words, options.documents, options.peer_python, work)
         if options.only in (None, "spellings"):

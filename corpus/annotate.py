@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import heapq
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ import numpy as np
 from common.files import json_line, open_whole, write_json
 from corpus.clean import clean_text
 from corpus.language import identify, second_opinion
-from corpus.lines import line_numbers
+from corpus.lines import line_keys
 from corpus.parts import PART_CHARACTERS, PART_DOCUMENTS, TextWriter, pack_strings, save_array
 from corpus.privacy import hide_personal
 from corpus.quality import SIGNALS, signals
@@ -133,7 +134,7 @@ class _Part:
             number_of(site_of(item.meta)),
         ))  # fmt: skip
         self._signals.append(list(signals(text).values()))
-        keys = line_numbers(text, folded)
+        keys = line_keys(text, folded)
         self._line_keys += keys
         self._line_counts.append(len(keys))
         self._ids.append(identifier)
@@ -206,13 +207,13 @@ class Samples:
         }
 
 
-def merge_samples(chosen: list[dict[str, list[dict[str, Any]]]], count: int) -> dict[str, list[dict[str, Any]]]:
+def merge_samples(chosen: Iterable[dict[str, list[dict[str, Any]]]], count: int) -> dict[str, list[dict[str, Any]]]:
     """The best `count` of each name from several units' samples."""
-    names = sorted({name for one in chosen for name in one})
-    return {
-        name: sorted((e for one in chosen for e in one.get(name, [])), key=lambda e: (e["rank"], e["place"]))[:count]
-        for name in names
-    }
+    best: dict[str, list[dict[str, Any]]] = {}
+    for one in chosen:
+        for name, examples in one.items():
+            best[name] = sorted([*best.get(name, []), *examples], key=lambda e: (e["rank"], e["place"]))[:count]
+    return dict(sorted(best.items()))
 
 
 def change(before: str, after: str, private: bool = False) -> dict[str, str]:

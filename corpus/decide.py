@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from corpus.annotate import ROW
+from corpus.buckets import in_buckets
 from corpus.lines import drop_lines
 from corpus.parts import TextWriter, columns, read_texts, save_array
 from corpus.quality import broken_rules, find_preset
@@ -26,7 +27,6 @@ COMMON_SHARE = 0.01
 # language stays when Azerbaijani has this probability. Of 90 comments under the label of another language, 48 were
 # Azerbaijani (misspelt, a line of slang, names); 43 of these, and 6 of the others, have it.
 DOUBT = 0.1
-LINES_AT_ONCE = 1 << 24  # line keys counted together: 0.5 GB of working memory
 
 
 def decide(task: dict[str, Any]) -> dict[str, Any]:
@@ -67,39 +67,40 @@ def _decide(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"reasons": list(reasons), "counts": dict(sorted(counts.items()))}
 
 
-def common_lines(
-    files: list[dict[str, Any]], stays: np.ndarray, sites: np.ndarray, least: int
-) -> tuple[np.ndarray, np.ndarray]:
+def common_lines(files: list[dict[str, Any]], stays: np.ndarray, least: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Names of the common lines of one source (see `line_names`), and the first document that has each.
 
     Common is what stands in at least `least` documents of a site, and in COMMON_SHARE of them; documents without a site
     are one site. files: annotated, parts and start (number of the first document) of each file of the source; stays
-    [documents of the corpus] says which count: not removed, and the first of its fold key. Counted in slices of the
-    names' range, so that memory does not grow with the source.
+    [documents of the corpus] says which count: not removed, and the first of its fold key. Memory does not grow with
+    the lines: what is too much goes through unnamed files in `folder`.
     """
-    total = sum(int(columns(path, "line_counts").sum()) for path, _ in _line_tables(files))
-    slices = max(1, -(-total // LINES_AT_ONCE))
-    spans = [np.arange(file["start"], file["start"] + sum(file["parts"])) for file in files]
-    own = np.concatenate([np.arange(0), *(span[stays[span]] for span in spans)])
-    site_names, site_sizes = np.unique(sites[own], return_counts=True)
-    found_names, found_first = [], []
-    for piece in range(slices):
-        names, documents = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    total, sites = 0, [np.empty((2, 0), dtype=np.uint64)]
+    for path, start in _line_tables(files):
+        rows, counts = columns(path, "rows", "line_counts")
+        total += int(counts.sum())
+        names, sizes = np.unique(rows["site"][stays[start : start + len(rows)]], return_counts=True)
+        sites.append(np.stack([names, sizes.astype(np.uint64)]))
+    names, sizes = np.concatenate(sites, axis=1)
+    names, place = np.unique(names, return_inverse=True)
+    sizes = np.bincount(place, weights=sizes)  # documents of each site
+
+    def records() -> Iterator[np.ndarray]:
         for path, start in _line_tables(files):
-            keys, counts = columns(path, "line_keys", "line_counts")
-            rows = np.repeat(np.arange(len(counts)) + start, counts)
-            part = line_names(keys, sites[rows])
-            wanted = stays[rows] & (part % np.uint64(slices) == piece)
-            names.append(part[wanted])
-            documents.append(rows[wanted])
-        distinct, first, counts = np.unique(np.concatenate(names), return_index=True, return_counts=True)
-        first = np.concatenate(documents)[first]
-        common = counts >= np.maximum(least, COMMON_SHARE * site_sizes[np.searchsorted(site_names, sites[first])])
-        found_names.append(distinct[common])
-        found_first.append(first[common])
-    names, first = np.concatenate(found_names), np.concatenate(found_first)
-    order = np.argsort(names)
-    return names[order], first[order]
+            keys, counts, rows = columns(path, "line_keys", "line_counts", "rows")
+            owner = np.repeat(np.arange(len(counts)), counts)
+            wanted = stays[start : start + len(counts)][owner]
+            owner, keys = owner[wanted], keys[wanted]
+            site, numbers = rows["site"][owner], (owner + start).astype(np.uint64)
+            yield np.stack([line_names(keys, site), numbers, np.searchsorted(names, site).astype(np.uint64)], axis=1)
+
+    found, first_of = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    for bucket in in_buckets(records(), total, folder):
+        distinct, first, counts = np.unique(bucket[:, 0], return_index=True, return_counts=True)
+        common = counts >= np.maximum(least, COMMON_SHARE * sizes[bucket[first, 2]])
+        found.append(distinct[common])
+        first_of.append(bucket[first[common], 1].astype(np.int64))
+    return np.concatenate(found), np.concatenate(first_of)
 
 
 def line_names(keys: np.ndarray, sites: np.ndarray) -> np.ndarray:

@@ -2,61 +2,71 @@
 
 Two documents are joined only when at least 70 % (the setting near_duplicates) of their 112 signature values agree, an
 estimate of the share of 5-word shingles in common with a standard error of 0.047 at 50 %: what shares only a
-boilerplate paragraph stays apart. The work goes one band at a time over memory-mapped files, so 30 million documents
-need the keys of one band and a few numbers a document in memory, and never all signatures.
+boilerplate paragraph stays apart. The work goes one band at a time and a range of its keys at a time, and of signatures
+only those of the pairs in question are read: memory holds a few bytes a document.
 """
 
-import mmap
+import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
+from corpus.buckets import in_buckets
+from corpus.parts import NUMBER, blocks, read_rows_of
 from corpus.signatures import BANDS, SLOTS, band_keys
 
 ALL_PAIRS = 48  # members of one band's group up to which every pair is verified
 LEADERS = 8  # in a larger group everyone is compared with so many members, and with the next one
-CHUNK = 1 << 13  # pairs verified at a time: 7 MB of signatures, but each may map 64 kB of its file: 1 GB at most
+CHUNK = 1 << 12  # pairs verified at a time: 3.7 MB of signatures, held three times over
 
 
 class Store:
-    """Signatures of all documents, in parts that follow one another: rows are numbered through.
+    """Signatures [n, 112] uint32 of documents in memory, and the keys [16, n] uint64 of their bands."""
 
-    signatures: one [n_i, 112] uint32 a part, memory-mapped or not; bands: one [16, n_i] uint64 a part.
-    """
+    def __init__(self, signatures: np.ndarray):
+        self.starts = np.array([0, len(signatures)])  # number of each part's first row, then the number of all
+        self._signatures, self._bands = signatures, band_keys(signatures)
 
-    def __init__(self, signatures: Sequence[np.ndarray], bands: Sequence[np.ndarray]):
-        self.signatures, self.bands = signatures, bands
-        self.starts = np.concatenate([[0], np.cumsum([len(part) for part in signatures])]).astype(np.int64)
+    def band(self, part: int, number: int) -> np.ndarray:
+        """Keys [rows of the part] of one band."""
+        return self._bands[number]
 
-    @classmethod
-    def of(cls, signatures: np.ndarray) -> "Store":
-        """A store of one part in memory."""
-        return cls([signatures], [band_keys(signatures)])
-
-    def band(self, number: int) -> np.ndarray:
-        """Keys [rows] of one band."""
-        keys = np.concatenate([np.asarray(part[number]) for part in self.bands])
-        _give_back(self.bands)
-        return keys
+    def signatures(self, part: int, rows: np.ndarray) -> np.ndarray:
+        """Signatures [n, 112] of `rows` of one part."""
+        return self._signatures[rows]
 
     def agree(self, left: np.ndarray, right: np.ndarray, agreement: float) -> np.ndarray:
         """Whether the signatures of rows left[i] and right[i] have at least the share `agreement` of values in common."""
         wanted, places = np.unique(np.concatenate([left, right]), return_inverse=True)
-        values = np.empty((len(wanted), SLOTS), dtype=np.uint32)
         edges = np.searchsorted(wanted, self.starts)
-        for number in np.flatnonzero(np.diff(edges)):
-            here = slice(edges[number], edges[number + 1])
-            values[here] = self.signatures[number][wanted[here] - self.starts[number]]
-        _give_back(self.signatures)
+        values = np.empty((len(wanted), SLOTS), dtype=np.uint32)
+        for part in np.flatnonzero(np.diff(edges)).tolist():
+            here = slice(edges[part], edges[part + 1])
+            values[here] = self.signatures(part, wanted[here] - self.starts[part])
         half = len(left)
         return (values[places[:half]] == values[places[half:]]).sum(axis=1) >= agreement * SLOTS - 1e-9
 
 
-def _give_back(parts: Sequence[np.ndarray]) -> None:
-    """Unmap what was read of mapped files: it stays in the system's cache, but counts no longer as this process's memory."""
-    for part in parts:
-        if isinstance(part, np.memmap):
-            part._mmap.madvise(mmap.MADV_DONTNEED)
+class FileStore(Store):
+    """The same of many documents, in parts that follow one another: STEM.signatures.npy and STEM.bands.npy of each part."""
+
+    def __init__(self, stems: Sequence[Path], counts: Sequence[int]):
+        self._stems, self._counts = stems, counts
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def band(self, part: int, number: int) -> np.ndarray:
+        """Keys [rows of the part] of one band."""
+        return read_rows_of(Path(f"{self._stems[part]}.bands.npy"), number, number + 1)[0]
+
+    def signatures(self, part: int, rows: np.ndarray) -> np.ndarray:
+        """Signatures [n, 112] of `rows` of one part. Read one by one: a mapped file would count as memory, 64 kB for each."""
+        size = SLOTS * 4
+        with open(f"{self._stems[part]}.signatures.npy", "rb", buffering=0) as file:
+            handle, begin = file.fileno(), os.fstat(file.fileno()).st_size - self._counts[part] * size
+            found = b"".join([os.pread(handle, size, begin + row * size) for row in rows.tolist()])
+        return np.frombuffer(found, dtype="<u4").reshape(len(rows), SLOTS)
 
 
 def exact_groups(digests: np.ndarray) -> np.ndarray:
@@ -71,24 +81,39 @@ def exact_groups(digests: np.ndarray) -> np.ndarray:
     return first
 
 
-def near_clusters(store: Store, rows: np.ndarray, agreement: float) -> np.ndarray:
-    """Clusters of near duplicates among `rows` [n] of the store: for each its cluster's smallest place in `rows`.
+def near_clusters(store: Store, rows: np.ndarray, agreement: float, folder: Path | None = None) -> np.ndarray:
+    """Clusters of near duplicates among `rows` [n], ascending, of the store: for each its cluster's smallest place in `rows`.
 
     Pairs whose signatures agree in at least `agreement` of the slots are joined transitively. Where a band's group was
-    too large for all its pairs, the clusters' first members are compared once more until nothing is joined.
+    too large for all its pairs, the clusters' first members are compared once more until nothing is joined. What is too
+    large for memory goes through unnamed files in `folder`.
     """
-    parent = np.arange(len(rows), dtype=np.int64)
-    active = np.arange(len(rows), dtype=np.int64)
-    while len(active) > 1:
+    parent = np.arange(len(rows), dtype=NUMBER)
+    active = np.ones(len(rows), dtype=bool)
+    while active.any():
         joined = cut = False
         for band in range(BANDS):
-            for left, right, whole in _candidates(store.band(band)[rows[active]]):
-                cut |= not whole
-                joined |= _join_near(store, rows, parent, active[left], active[right], agreement)
-        active = np.unique(_roots(parent, active))
+            for bucket in in_buckets(_band_records(store, band, rows, active), len(rows), folder):
+                places = bucket[:, 1].astype(NUMBER)
+                for left, right, whole in _candidates(bucket[:, 0]):
+                    cut |= not whole
+                    joined |= _join_near(store, rows, parent, places[left], places[right], agreement)
+        for block in blocks(len(rows)):
+            own = np.arange(block.start, block.stop, dtype=NUMBER)
+            parent[block] = _roots(parent, own)
+            active[block] = parent[block] == own
         if not (cut and joined):
             break
-    return _roots(parent, np.arange(len(rows), dtype=np.int64))
+    return parent
+
+
+def _band_records(store: Store, band: int, rows: np.ndarray, active: np.ndarray) -> Iterator[np.ndarray]:
+    """For each part of the store, [n, 2] uint64: the key of one band, and the place in `rows`, of those that are active."""
+    edges = np.searchsorted(rows, store.starts)
+    for part, (begin, end) in enumerate(pairwise(edges.tolist())):
+        places = begin + np.flatnonzero(active[begin:end])
+        keys = store.band(part, band)[rows[places] - store.starts[part]]
+        yield np.stack([keys, places.astype(np.uint64)], axis=1)
 
 
 def near_pairs(signatures: np.ndarray, agreement: float) -> np.ndarray:
@@ -96,10 +121,10 @@ def near_pairs(signatures: np.ndarray, agreement: float) -> np.ndarray:
 
     For a few documents at a time, to look at and to test with: nothing is joined, so every pair is verified.
     """
-    store = Store.of(signatures)
+    store = Store(signatures)
     found = [np.empty((0, 2), dtype=np.int64)]
     for band in range(BANDS):
-        for left, right, _ in _candidates(store.band(band)):
+        for left, right, _ in _candidates(store.band(0, band)):
             same = store.agree(left, right, agreement)
             found.append(np.stack([np.minimum(left, right)[same], np.maximum(left, right)[same]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
@@ -162,11 +187,22 @@ def join(parent: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
 
 
 def survivors(cluster: np.ndarray, *ranks: np.ndarray) -> np.ndarray:
-    """For each document [n] the place of its cluster's one survivor: greatest by `ranks` in turn, then the earliest."""
-    if not len(cluster):
-        return np.empty(0, dtype=np.int64)
-    order = np.lexsort((*(-rank.astype(np.int64) for rank in reversed(ranks)), cluster))
-    new = np.concatenate([[True], cluster[order][1:] != cluster[order][:-1]])
-    kept = np.empty(len(cluster), dtype=np.int64)
-    kept[order] = order[new][np.cumsum(new) - 1]
+    """For each document [n] the place of its cluster's one survivor: greatest by `ranks` in turn, then the earliest.
+
+    A cluster goes by the place of its first member; ranks are not negative.
+    """
+    running = np.ones(len(cluster), dtype=bool)
+    for rank in ranks:
+        top = np.zeros(len(cluster), dtype=rank.dtype)
+        for block in blocks(len(cluster)):
+            here = running[block]
+            np.maximum.at(top, cluster[block][here], rank[block][here])
+        for block in blocks(len(cluster)):
+            running[block] &= rank[block] == top[cluster[block]]
+    kept = np.full(len(cluster), np.iinfo(NUMBER).max, dtype=NUMBER)
+    for block in blocks(len(cluster)):
+        here = np.flatnonzero(running[block])
+        np.minimum.at(kept, cluster[block][here], (block.start + here).astype(NUMBER))
+    for block in blocks(len(cluster)):  # in place: what is read stands at first members, which name themselves
+        kept[block] = kept[cluster[block]]
     return kept

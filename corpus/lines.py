@@ -5,14 +5,10 @@ are left alone: "Bəli." or a name repeats without being boilerplate.
 """
 
 import hashlib
-from collections.abc import Iterable
 
-import numpy as np
-
-from language.azerbaijani import fold_key, fold_lines
+from language.azerbaijani import fold_key
 
 MIN_CHARACTERS = 20  # of the fold key: the shortest line that can be boilerplate
-MIN_DOCUMENTS = 10  # a line in fewer documents of a source is a quotation or a heading
 
 
 def _key(line: str, folded: str | None = None) -> int | None:
@@ -25,26 +21,9 @@ def _key(line: str, folded: str | None = None) -> int | None:
     return int.from_bytes(hashlib.blake2b(folded.encode(), digest_size=8).digest(), "little")
 
 
-def line_keys(text: str) -> np.ndarray:
-    """Distinct keys (uint64, sorted) of the lines of one text that are long enough to count."""
-    return np.array(line_numbers(text, fold_lines(text)[1]), dtype=np.uint64)
-
-
-def line_numbers(text: str, folded: list[str]) -> list[int]:
-    """The same as whole numbers; folded: the fold keys of the text's lines, as from `fold_lines`."""
+def line_keys(text: str, folded: list[str]) -> list[int]:
+    """Distinct keys, sorted, of the lines of one text that are long enough to count; folded: their fold keys (fold_lines)."""
     return sorted({_key(*both) for both in zip(text.split("\n"), folded, strict=True)} - {None})  # type: ignore[type-var]
-
-
-def common_keys(documents: Iterable[np.ndarray], least: int = MIN_DOCUMENTS) -> frozenset[int]:
-    """Keys that occur in at least `least` of the documents of one source, each given by its `line_keys`.
-
-    Memory: 8 bytes a line, plus 16 a distinct one.
-    """
-    arrays = [array for array in documents if len(array)]
-    if not arrays:
-        return frozenset()
-    keys, counts = np.unique(np.concatenate(arrays), return_counts=True)
-    return frozenset(keys[counts >= least].tolist())
 
 
 def drop_lines(text: str, keys: frozenset[int]) -> tuple[str, int]:

@@ -6,7 +6,7 @@ a document, in the order of the texts.
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,9 @@ from common.files import json_line
 PART_DOCUMENTS = 1 << 15
 PART_CHARACTERS = 1 << 25  # of cleaned text; whichever comes first ends a part
 LEVEL = 3  # of zstandard: five times faster than gzip, and read twice
+NUMBER = np.dtype("<i4")  # of a document, where one number a document is held in memory for all of them
+MOST_DOCUMENTS = (1 << 31) - 1
+BLOCK = 1 << 16
 
 
 class TextWriter:
@@ -59,6 +62,30 @@ def write_array(file: IO[bytes], array: np.ndarray) -> None:
     """Write an array in the .npy format to an open file."""
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def save_blocks(path: Path, pieces: Iterable[np.ndarray], dtype: np.dtype, count: int) -> None:
+    """Write one .npy file of `count` rows that come in pieces, so that the whole need not be in memory."""
+    with open(path, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(piece.astype(dtype, copy=False).view(np.uint8).data)
+
+
+def read_rows_of(path: Path, begin: int, end: int) -> np.ndarray:
+    """Rows `begin` to `end` of one .npy file, read and not mapped: what was touched of a map counts as memory."""
+    with open(path, "rb") as file:
+        np.lib.format.read_magic(file)
+        (_, *shape), _, dtype = np.lib.format.read_array_header_1_0(file)
+        size = int(np.prod(shape, dtype=np.int64))  # values in a row
+        file.seek(begin * size * dtype.itemsize, 1)
+        return np.fromfile(file, dtype, (end - begin) * size).reshape(end - begin, *shape)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Slices that cover `count` rows: what is done block by block needs no second array of the whole length."""
+    return (slice(begin, min(begin + BLOCK, count)) for begin in range(0, count, BLOCK))
 
 
 def columns(path: Path, *names: str) -> Any:

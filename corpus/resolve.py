@@ -2,19 +2,22 @@
 
 Documents are numbered through, in the order of sources, files and lines. `files` lists every input file: source (its
 number), label, annotated, decided and mended (unit folders, mended or null), parts (documents of each), start (number of
-its first document).
+its first document). Tables are read a part at a time, and what is compared across the corpus goes through corpus.buckets:
+memory holds some 30 bytes a document, all of them small numbers.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from corpus.annotate import ROW
+from corpus.buckets import in_buckets
 from corpus.decontamination import TaskIndex
-from corpus.duplicates import Store, exact_groups, near_clusters, survivors
-from corpus.parts import columns, read_texts, save_array
+from corpus.duplicates import FileStore, exact_groups, near_clusters, survivors
+from corpus.parts import NUMBER, blocks, columns, read_rows_of, read_texts, save_array, save_blocks
 from corpus.signatures import mix
 from corpus.units import make_unit
 
@@ -41,14 +44,61 @@ def part_paths(files: list[dict[str, Any]]) -> list[tuple[Path, Path, int]]:
     return found
 
 
-def read_rows(files: list[dict[str, Any]], *names: str) -> list[np.ndarray]:
-    """Named fields of every document's row (see corpus.annotate.ROW), each [documents]."""
-    tables: list[list[np.ndarray]] = [[] for _ in names]
-    for _, stem, _ in part_paths(files):
-        rows = columns(stem.with_suffix(".npz"), "rows")
-        for table, name in zip(tables, names, strict=True):
-            table.append(rows[name])
-    return [np.concatenate(table) if table else np.empty(0) for table in tables]
+def tables(files: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, np.ndarray]]:
+    """For each part of each file, in order: its file, the number of its first document, its rows (corpus.annotate.ROW)."""
+    for file in files:
+        start = file["start"]
+        for _, stem, count in part_paths([file]):
+            yield file, start, columns(stem.with_suffix(".npz"), "rows")
+            start += count
+
+
+def read_rows(files: list[dict[str, Any]], name: str) -> np.ndarray:
+    """One field of every document's row (see corpus.annotate.ROW), [documents]."""
+    found = np.empty(sum(sum(file["parts"]) for file in files), dtype=ROW[name])
+    for _, start, rows in tables(files):
+        found[start : start + len(rows)] = rows[name]
+    return found
+
+
+def first_alike(
+    files: list[dict[str, Any]],
+    keys: Callable[[dict[str, Any], np.ndarray], tuple[np.ndarray, np.ndarray]],
+    inside: np.ndarray | None,
+    folder: Path,
+) -> np.ndarray:
+    """For each document [n] the number of the first one with the same two keys, among those `inside` [n] if given.
+
+    keys(file, rows): two arrays [rows] uint64, the first one a hash. Documents that are not inside name themselves.
+    """
+    count = sum(sum(file["parts"]) for file in files)
+    first = np.arange(count, dtype=NUMBER)
+
+    def records() -> Iterator[np.ndarray]:
+        for file, start, rows in tables(files):
+            numbers = np.arange(start, start + len(rows), dtype=np.uint64)
+            found = np.stack([*keys(file, rows), numbers], axis=1)
+            yield found if inside is None else found[inside[start : start + len(rows)]]
+
+    for bucket in in_buckets(records(), count, folder):
+        numbers = bucket[:, 2].astype(NUMBER)
+        first[numbers] = numbers[exact_groups(bucket[:, :2])]
+    return first
+
+
+def fold_keys(_: dict[str, Any], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both halves of the digest of each document's fold key."""
+    return rows["digest0"], rows["digest1"]
+
+
+def own_ids(file: dict[str, Any], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each document's id, and its source."""
+    return rows["id"], np.full(len(rows), file["source"], dtype=np.uint64)
+
+
+def names_itself(first: np.ndarray) -> np.ndarray:
+    """Whether each document [n] is the first of those that it is alike with, [n] bool."""
+    return first == np.arange(len(first), dtype=NUMBER)
 
 
 def read_reasons(files: list[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
@@ -79,64 +129,68 @@ def _find_duplicates(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     reason, reasons = read_reasons(files)
     reasons += ["line_duplicate", "exact_duplicate", "near_duplicate"]
     line, exact, near = range(len(reasons) - 2, len(reasons) + 1)
-    high, low, signed, characters, special = read_rows(files, "digest0", "digest1", "signed", "characters", "special")
+    characters = read_rows(files, "characters")
     reason[(reason == 0) & (characters < max(1, task["min_characters"]))] = line  # all of it was common lines
-    inside = np.flatnonzero(reason == 0)
-    fate = np.zeros(len(reason), dtype=FATE)
-    fate["survivor"] = -1
-    same = exact_groups(np.stack([high[inside], low[inside]], axis=1))
-    spelling = survivors(same, special[inside], characters[inside])
+    inside = reason == 0
+    same = first_alike(files, fold_keys, inside, folder)
+    best = names_itself(survivors(same, read_rows(files, "special"), characters))
     cluster = same
     if agreement is not None:
-        single = np.flatnonzero((same == np.arange(len(same))) & signed[inside])
-        stems = [stem for _, stem, _ in part_paths(files)]
-        store = Store(
-            [np.load(f"{stem}.signatures.npy", mmap_mode="r") for stem in stems],
-            [np.load(f"{stem}.bands.npy", mmap_mode="r") for stem in stems],
-        )
-        joined = np.arange(len(same))
-        joined[single] = single[near_clusters(store, inside[single], agreement)]
-        cluster = joined[same]
-    best = spelling == np.arange(len(same))
-    kept = survivors(cluster, best, characters[inside])
-    sizes = np.bincount(cluster, minlength=len(cluster))
-    fate["survivor"][inside] = inside[kept]
-    fate["copies"][inside] = sizes[cluster]
-    fate["cluster"][inside] = high[inside][kept]
-    gone = kept != np.arange(len(kept))
-    reason[inside[gone]] = np.where(same[gone] == same[kept[gone]], exact, near)
-    fate["reason"] = reason
-    fate["repeated"] = _repeated_ids(files)
-    save_array(folder / "fate.npy", fate)
-    source = np.repeat([file["source"] for file in files], [sum(file["parts"]) for file in files])
-    return {"reasons": reasons, "cluster_sizes": _cluster_sizes(source, fate)}
+        rows = np.flatnonzero(inside & names_itself(same) & read_rows(files, "signed")).astype(NUMBER)
+        store = FileStore([stem for _, stem, _ in part_paths(files)], [count for file in files for count in file["parts"]])
+        places = near_clusters(store, rows, agreement, folder)
+        cluster = np.arange(len(same), dtype=NUMBER)
+        for block in blocks(len(rows)):
+            cluster[rows[block]] = rows[places[block]]
+        del rows, places
+        for block in blocks(len(same)):  # in place: what is read stands at documents that name themselves
+            cluster[block] = cluster[same[block]]
+    kept = survivors(cluster, best, characters)
+    del best, characters
+    copies = np.zeros(len(cluster), dtype=np.int32)
+    for block in blocks(len(cluster)):
+        np.add.at(copies, cluster[block], 1)
+    repeated = ~names_itself(first_alike(files, own_ids, None, folder))
+    digests = read_rows(files, "digest0")
+
+    def fates() -> Iterator[np.ndarray]:
+        for block in blocks(len(cluster)):
+            numbers, here = kept[block], inside[block]
+            gone = here & (numbers != np.arange(block.start, block.stop))
+            fate = np.zeros(len(numbers), dtype=FATE)
+            fate["survivor"] = np.where(here, numbers, -1)
+            fate["copies"] = np.where(here, copies[cluster[block]], 0)
+            fate["cluster"] = np.where(here, digests[numbers], 0)
+            fate["reason"] = np.where(gone, np.where(same[block] == same[numbers], exact, near), reason[block])
+            fate["repeated"] = repeated[block]
+            yield fate
+
+    save_blocks(folder / "fate.npy", fates(), FATE, len(cluster))
+    return {"reasons": reasons, "cluster_sizes": _cluster_sizes(files, folder / "fate.npy")}
 
 
-def _cluster_sizes(source: np.ndarray, fate: np.ndarray) -> list[dict[str, int]]:
+def fates_of(path: str | Path, file: dict[str, Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """For each part of a file: the number of its first document, and its documents' fates."""
+    start = file["start"]
+    for count in file["parts"]:
+        yield start, read_rows_of(Path(path), start, start + count)
+        start += count
+
+
+def _cluster_sizes(files: list[dict[str, Any]], fates: Path) -> list[dict[str, int]]:
     """For each source, clusters by size: {"1": n, "2": n, "3-4": n, ...}; a cluster counts where its survivor is."""
-    found = []
-    for number in range(int(source.max()) + 1 if len(source) else 0):
-        sizes = fate["copies"][(source == number) & (fate["reason"] == 0)]
-        counts = np.bincount(np.searchsorted(SIZES, sizes, side="right") - 1, minlength=len(SIZES))
-        found.append({name: int(count) for name, count in zip(_class_names(), counts, strict=True) if count})
-    return found
+    counts = np.zeros((max((file["source"] for file in files), default=-1) + 1, len(SIZES)), dtype=np.int64)
+    for file in files:
+        for _, fate in fates_of(fates, file):
+            sizes = fate["copies"][fate["reason"] == 0]
+            counts[file["source"]] += np.bincount(np.searchsorted(SIZES, sizes, side="right") - 1, minlength=len(SIZES))
+    return [{name: int(count) for name, count in zip(_class_names(), row, strict=True) if count} for row in counts]
 
 
 def _class_names() -> list[str]:
     ends = [*(size - 1 for size in SIZES[1:]), None]
     pairs = zip(SIZES, ends, strict=True)
     return [f"{low}" if low == high else f"{low}-{high}" if high else f"{low} or more" for low, high in pairs]
-
-
-def _repeated_ids(files: list[dict[str, Any]]) -> np.ndarray:
-    """Which documents' ids an earlier document of the same source has."""
-    (ids,) = read_rows(files, "id")
-    source = np.repeat([file["source"] for file in files], [sum(file["parts"]) for file in files]).astype(np.int64)
-    order = np.lexsort((ids, source))
-    again = (ids[order][1:] == ids[order][:-1]) & (source[order][1:] == source[order][:-1])
-    repeated = np.zeros(len(ids), dtype=bool)
-    repeated[order[1:][again]] = True
-    return repeated
 
 
 _indexes: dict[str, TaskIndex] = {}
@@ -155,7 +209,7 @@ def _find_task_items(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     if key not in _indexes:
         _indexes[key] = TaskIndex([Path(name) for name in task["tasks"]])
     index, file = _indexes[key], task["file"]
-    survives = np.load(task["fate"], mmap_mode="r")["reason"][file["start"] : file["start"] + sum(file["parts"])] == 0
+    survives = np.concatenate([fate["reason"] == 0 for _, fate in fates_of(task["fate"], file)])
     rows, what, kinds = [], [], Counter()
     row = -1
     for row, record in enumerate(documents_of(file)):
@@ -173,12 +227,12 @@ def _find_task_items(task: dict[str, Any], folder: Path) -> dict[str, Any]:
 def documents_of(file: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The staged documents of one file with the text that they have now; `lines` says how many lines were taken out."""
     for annotated, stem, _ in part_paths([file]):
-        mended = {}
-        if stem != annotated:
-            mended = {record["row"]: record for record in read_texts(stem.with_suffix(".jsonl.zst"))}
+        mended = read_texts(stem.with_suffix(".jsonl.zst")) if stem != annotated else iter(())
+        changed = next(mended, None)
         for row, record in enumerate(read_texts(annotated.with_suffix(".jsonl.zst"))):
-            if row in mended:
-                record |= {"text": mended[row]["text"], "lines": mended[row]["lines"]}
+            if changed and changed["row"] == row:
+                record |= {"text": changed["text"], "lines": changed["lines"]}
+                changed = next(mended, None)
             yield record
 
 
@@ -192,48 +246,65 @@ def split(task: dict[str, Any]) -> dict[str, Any]:
 
 def _split(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     files = task["files"]
-    free = np.load(task["fate"], mmap_mode="r")["reason"] == 0
+    free = np.concatenate([fate["reason"] == 0 for file in files for _, fate in fates_of(task["fate"], file)])
     for file, hits in zip(files, task["hits"], strict=True):
         if hits:
             free[columns(Path(hits) / "hits.npz", "rows") + file["start"]] = False
-    digests, sites = read_rows(files, "digest0", "site")
     heldout = np.zeros(len(free), dtype=bool)
     ways = []
     for number in range(task["sources"]):
-        spans = [(file["start"], file["start"] + sum(file["parts"])) for file in files if file["source"] == number]
-        members = np.concatenate([np.arange(0), *(np.arange(begin, end)[free[begin:end]] for begin, end in spans)])
-        wanted = min(task["most"], round(task["fraction"] * len(members)))
-        if task["most"] and task["fraction"] and len(members) >= HELDOUT_FLOOR:
+        own = [file for file in files if file["source"] == number]
+        members = sum(int(free[file["start"] : file["start"] + sum(file["parts"])].sum()) for file in own)
+        wanted = min(task["most"], round(task["fraction"] * members))
+        if task["most"] and task["fraction"] and members >= HELDOUT_FLOOR:
             wanted = max(1, wanted)
-        chosen, way = choose_heldout(digests[members], sites[members], wanted)
-        heldout[members[chosen]] = True
-        ways.append(way if wanted else "none")
+        chosen, way = choose_heldout(own, free, wanted, folder)
+        heldout[chosen] = True
+        ways.append(way)
     save_array(folder / "heldout.npy", heldout)
     return {"ways": ways}
 
 
-def choose_heldout(digests: np.ndarray, sites: np.ndarray, wanted: int) -> tuple[np.ndarray, str]:
-    """Which of the documents of one source are held out: (mask [n] bool, "site" or "document").
+def choose_heldout(files: list[dict[str, Any]], free: np.ndarray, wanted: int, folder: Path) -> tuple[np.ndarray, str]:
+    """Numbers of the documents of one source that are held out, out of those `free` [documents], and "site" or "document".
 
-    digests, sites [n] uint64, site 0 where none is known. By a salted hash of the site, whole sites at a time, those
-    that are larger than what is wanted left out; documents without a site stand for themselves. Where no site is small
-    enough, by document. The choice depends on no place, so it hardly moves when a source grows.
+    By a salted hash of the site, whole sites at a time, those that are larger than what is wanted left out; documents
+    without a site stand for themselves. Where no site is small enough, by document. The choice depends on no place, so
+    it hardly moves when a source grows. ("none" where none are wanted.)
     """
-    chosen = np.zeros(len(digests), dtype=bool)
     if not wanted:
-        return chosen, "none"
-    own = mix(digests ^ HELDOUT_SALT)
-    if sites.any():
-        group = np.where(sites > 0, mix(sites ^ HELDOUT_SALT), own)
-        _, inverse, sizes = np.unique(group, return_inverse=True, return_counts=True)
-        left, taken = wanted, []
+        return np.empty(0, dtype=np.int64), "none"
+    total, sites = 0, False
+    for _, start, rows in tables(files):
+        here = free[start : start + len(rows)]
+        total, sites = total + int(here.sum()), sites or bool(rows["site"][here].any())
+
+    def records(by_site: bool) -> Iterator[np.ndarray]:
+        for _, start, rows in tables(files):
+            here = np.flatnonzero(free[start : start + len(rows)])
+            site, group = rows["site"][here], mix(rows["digest0"][here] ^ HELDOUT_SALT)
+            if by_site:
+                group = np.where(site > 0, mix(site ^ HELDOUT_SALT), group)
+            yield np.stack([group, (here + start).astype(np.uint64)], axis=1)
+
+    if sites and len(chosen := _whole_groups(in_buckets(records(True), total, folder), wanted)):
+        return chosen, "site"
+    return _whole_groups(in_buckets(records(False), total, folder), wanted), "document"
+
+
+def _whole_groups(buckets: Iterable[np.ndarray], wanted: int) -> np.ndarray:
+    """Numbers of at most `wanted` documents from records [n, 2] of (group, number): a group that is too large is left out."""
+    taken = [np.empty(0, dtype=np.int64)]
+    for bucket in buckets:
+        _, group, sizes = np.unique(bucket[:, 0], return_inverse=True, return_counts=True)
+        chosen = []
         for place in np.flatnonzero(sizes <= wanted).tolist():  # in the order of their hashes
-            if sizes[place] <= left:
-                left -= int(sizes[place])
-                taken.append(place)
-            if not left:
+            if sizes[place] <= wanted:
+                wanted -= int(sizes[place])
+                chosen.append(place)
+            if not wanted:
                 break
-        if taken:
-            return np.isin(inverse, taken), "site"
-    chosen[np.argsort(own, kind="stable")[:wanted]] = True
-    return chosen, "document"
+        taken.append(bucket[np.isin(group, chosen), 1].astype(np.int64))
+        if not wanted:
+            break
+    return np.concatenate(taken)

@@ -17,11 +17,11 @@ from common.files import digest_of, read_json, write_json, write_text
 from corpus.annotate import ANNOTATE_SETTINGS, REJECTED, SAMPLES, annotate, merge_samples
 from corpus.card import data_card
 from corpus.decide import DECIDE_SETTINGS, common_lines, decide, mend_lines
-from corpus.duplicates import exact_groups
 from corpus.engine import Engine, Function, Task
 from corpus.mixture import source_rates
 from corpus.page import html_page
-from corpus.resolve import find_duplicates, find_task_items, read_reasons, read_rows, split
+from corpus.parts import MOST_DOCUMENTS
+from corpus.resolve import find_duplicates, find_task_items, first_alike, fold_keys, names_itself, read_reasons, split
 from corpus.sources import Source
 from corpus.units import code_digest, is_done, make_unit, read_manifest, unit_folder
 from corpus.write import DOCUMENTS, HELDOUT, REMOVED, write
@@ -147,6 +147,8 @@ class Stages:
                 "parts": summary["parts"], "start": start, "summary": summary,
             })  # fmt: skip
             start += sum(summary["parts"])
+        if start > MOST_DOCUMENTS:
+            raise UserError(f"corpus: {start:,} documents are more than {MOST_DOCUMENTS:,}. Build it in two.")
         for number, source in enumerate(self.sources):
             own = [file["summary"] for file in files if file["source"] == number]
             bad, total = sum(sum(one["rejected"].values()) for one in own), sum(one["in"] for one in own)
@@ -168,12 +170,10 @@ class Stages:
         folder = unit_folder(self.work / "common-lines", digest)
 
         def make(hidden: Path) -> dict[str, Any]:
-            reason, _ = read_reasons(files)
-            high, low, sites = read_rows(files, "digest0", "digest1", "site")
-            stays = (reason == 0) & (exact_groups(np.stack([high, low], axis=1)) == np.arange(len(reason)))
+            stays = names_itself(first_alike(files, fold_keys, None, hidden)) & (read_reasons(files)[0] == 0)
             for number in range(len(self.sources)):
                 own = [file for file in files if file["source"] == number]
-                names, first = common_lines(own, stays, sites, least)
+                names, first = common_lines(own, stays, least, hidden)
                 np.savez(hidden / f"{number:05d}.npz", names=names, first=first)
             return {}
 
@@ -239,7 +239,7 @@ class Stages:
         for number, source in enumerate(self.sources):
             folders = [(file["annotated"], written[place][0]) for place, file in enumerate(files) if file["source"] == number]
             samples[source.name] = [
-                merge_samples([read_json(Path(pair[side]) / "samples.json") for pair in folders], SAMPLES) for side in (0, 1)
+                merge_samples((read_json(Path(pair[side]) / "samples.json") for pair in folders), SAMPLES) for side in (0, 1)
             ]
         write_json(result / REPORT, report)
         write_text(result / PAGE, html_page(report, samples))

@@ -9,8 +9,8 @@ import numpy as np
 
 from common.files import json_line, open_whole, read_json, write_json
 from corpus.annotate import SAMPLES, Samples
-from corpus.parts import columns, unpack_strings
-from corpus.resolve import documents_of, part_paths
+from corpus.parts import columns, read_rows_of, unpack_strings
+from corpus.resolve import documents_of, fates_of, part_paths
 from corpus.units import make_unit
 
 DOCUMENTS, HELDOUT, REMOVED = "documents.jsonl.gz", "heldout.jsonl.gz", "removed.jsonl.gz"
@@ -28,24 +28,19 @@ def write(task: dict[str, Any]) -> dict[str, Any]:
 def _write(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     plan = read_json(task["plan"])
     file, hits = plan["files"][task["number"]], plan["hits"][task["number"]]
-    begin, end = file["start"], file["start"] + sum(file["parts"])
-    fate = np.load(plan["fate"], mmap_mode="r")
-    heldout = np.load(plan["heldout"], mmap_mode="r")[begin:end]
     items = _task_items(hits) if hits else {}
-    mine = fate[begin:end]
-    copied = (mine["survivor"] >= 0) & (mine["survivor"] != np.arange(begin, end))
-    names = _final_ids(plan["files"], fate, np.unique(mine["survivor"][copied]))
+    names = _final_ids(plan["files"], plan["fate"], _survivors(plan["fate"], file))
     samples, removed_by, totals = Samples(SAMPLES), Counter(), Counter()
     with (
         open_whole(folder / DOCUMENTS) as kept_file,
         open_whole(folder / HELDOUT) as heldout_file,
         open_whole(folder / REMOVED) as removed_file,
     ):
-        described = _descriptions(file)
-        for row, record in enumerate(documents_of(file)):
-            what, fated = next(described), mine[row]
+        everything = zip(documents_of(file), _descriptions(file), _decisions(plan, file), strict=False)  # the report counts
+        for row, (record, what, (fate, held)) in enumerate(everything):
+            gone, survivor, copies, cluster, repeated = fate
             document = {
-                "id": _final_id(record["id"], bool(fated["repeated"]), file["label"], record["line"]),
+                "id": _final_id(record["id"], repeated, file["label"], record["line"]),
                 "source": task["source"], "text": record["text"], "file": file["label"], "line": record["line"],
                 "licence": task["licence"], **what,
             }  # fmt: skip
@@ -53,23 +48,23 @@ def _write(task: dict[str, Any], folder: Path) -> dict[str, Any]:
                 document["lines_dropped"] = record["lines"]
             if record.get("meta"):
                 document["meta"] = record["meta"]
-            if fated["survivor"] >= 0:
-                document |= {"copies": int(fated["copies"]), "cluster": f"{int(fated['cluster']):016x}"}
-            reason = plan["reasons"][fated["reason"] - 1] if fated["reason"] else "task_item" if row in items else None
+            if survivor >= 0:
+                document |= {"copies": copies, "cluster": f"{cluster:016x}"}
+            reason = plan["reasons"][gone - 1] if gone else "task_item" if row in items else None
             if reason:
                 document["reason"] = reason
                 if not document["text"]:
                     document["text"] = record.get("raw", "")
                 if row in items:
                     document["of"] = items[row]
-                elif copied[row]:
-                    document["of"] = names[int(fated["survivor"])]
+                elif survivor not in (-1, file["start"] + row):
+                    document["of"] = names[survivor]
                 removed_by[reason] += 1
                 totals["removed_characters"] += len(document["text"])
                 samples.offer(reason, 0, f"{task['source']}:{file['label']}:{record['line']}", _shown(document))
                 removed_file.write(json_line(document))
                 continue
-            kind = "heldout" if heldout[row] else "kept"
+            kind = "heldout" if held else "kept"
             (heldout_file if kind == "heldout" else kept_file).write(json_line(document))
             totals.update({
                 kind: 1, f"{kind}_characters": len(document["text"]), f"{kind}_words": len(document["text"].split()),
@@ -90,6 +85,22 @@ def _shown(document: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         return {"text": document["text"][:SHOWN], "note": note}
 
     return show
+
+
+def _survivors(fates: str, file: dict[str, Any]) -> np.ndarray:
+    """Numbers of the documents that stand for others of this file, in order."""
+    found = [np.empty(0, dtype=np.int64)]
+    for start, fate in fates_of(fates, file):
+        survivor = fate["survivor"]
+        found.append(survivor[(survivor >= 0) & (survivor != np.arange(start, start + len(fate)))])
+    return np.unique(np.concatenate(found))
+
+
+def _decisions(plan: dict[str, Any], file: dict[str, Any]) -> Iterator[tuple[tuple[int, int, int, int, bool], bool]]:
+    """What was decided of each document: its fate (see corpus.resolve.FATE), and whether it is held out."""
+    for start, fate in fates_of(plan["fate"], file):
+        heldout = read_rows_of(Path(plan["heldout"]), start, start + len(fate))
+        yield from zip(fate.tolist(), heldout.tolist(), strict=True)
 
 
 def _descriptions(file: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -121,17 +132,18 @@ def _final_id(name: str, repeated: bool, label: str, line: int) -> str:
     return f"{name}-{label}-{line}" if repeated else name
 
 
-def _final_ids(files: list[dict[str, Any]], fate: np.ndarray, wanted: np.ndarray) -> dict[int, str]:
+def _final_ids(files: list[dict[str, Any]], fates: str, wanted: np.ndarray) -> dict[int, str]:
     """Ids of the documents with these numbers, as they are written."""
     found = {}
     for file in files:
         start = file["start"]
         for annotated, _, count in part_paths([file]):
-            here = wanted[(wanted >= start) & (wanted < start + count)]
+            here = wanted[slice(*np.searchsorted(wanted, [start, start + count]))]
             if len(here):
+                repeated = read_rows_of(Path(fates), start, start + count)["repeated"]
                 packed, ends, rows = columns(annotated.with_suffix(".npz"), "ids", "id_ends", "rows")
                 for number, name in zip(here.tolist(), unpack_strings(packed, ends, here - start), strict=True):
                     line = int(rows["line"][number - start])
-                    found[number] = _final_id(name, bool(fate["repeated"][number]), file["label"], line)
+                    found[number] = _final_id(name, bool(repeated[number - start]), file["label"], line)
             start += count
     return found

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.duplicates import Store, exact_groups, join, near_clusters, near_pairs, survivors
+from corpus.duplicates import FileStore, Store, exact_groups, join, near_clusters, near_pairs, survivors
 from corpus.parts import save_array
 from corpus.signatures import SLOTS, Signatures, band_keys
 
@@ -88,11 +88,11 @@ def test_short_documents_have_no_signature():
 
 
 def clusters_of(signatures, agreement=AGREEMENT):
-    return near_clusters(Store.of(signatures), np.arange(len(signatures)), agreement)
+    return near_clusters(Store(signatures), np.arange(len(signatures)), agreement)
 
 
-def test_clusters_are_what_joining_all_pairs_gives(planted, tmp_path):
-    """One band at a time over mapped parts, pairs of one cluster passed over: the same clusters as from all pairs."""
+def test_clusters_are_what_joining_all_pairs_gives(planted, tmp_path, monkeypatch):
+    """One band and bucket at a time over parts in files, pairs of one cluster passed over: the clusters that all pairs give."""
     signatures = signatures_of(planted[0])
     parent = np.arange(len(signatures))
     pairs = near_pairs(signatures, AGREEMENT)
@@ -100,15 +100,17 @@ def test_clusters_are_what_joining_all_pairs_gives(planted, tmp_path):
         a, b = (min(np.flatnonzero(parent == parent[x])) for x in (left, right))
         parent[(parent == parent[a]) | (parent == parent[b])] = min(a, b)
     assert np.array_equal(clusters_of(signatures), parent)
-    parts, bands = [], []
-    for number, piece in enumerate(np.array_split(signatures, 7)):
-        for kind, array, into in (("s", piece, parts), ("b", band_keys(piece), bands)):
-            save_array(tmp_path / f"{kind}{number}.npy", array)
-            into.append(np.load(tmp_path / f"{kind}{number}.npy", mmap_mode="r"))
-    mapped = Store(parts, bands)
-    assert np.array_equal(near_clusters(mapped, np.arange(len(signatures)), AGREEMENT), parent)
+    pieces = np.array_split(signatures, 7)
+    for number, piece in enumerate(pieces):
+        save_array(tmp_path / f"{number}.signatures.npy", piece)
+        save_array(tmp_path / f"{number}.bands.npy", band_keys(piece))
+    store = FileStore([tmp_path / str(number) for number in range(7)], [len(piece) for piece in pieces])
     half = np.arange(0, len(signatures), 3)  # rows that are left out join nothing
-    assert np.array_equal(near_clusters(mapped, half, AGREEMENT), clusters_of(signatures[half]))
+    of_half = clusters_of(signatures[half])
+    for at_once in (1 << 17, 100):
+        monkeypatch.setattr("corpus.buckets.AT_ONCE", at_once)
+        assert np.array_equal(near_clusters(store, np.arange(len(signatures)), AGREEMENT, tmp_path), parent)
+        assert np.array_equal(near_clusters(store, half, AGREEMENT, tmp_path), of_half)
 
 
 def test_a_large_group_becomes_one_cluster():

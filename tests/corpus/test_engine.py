@@ -4,7 +4,6 @@ import threading
 import time
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
 from common.errors import UserError
@@ -13,7 +12,6 @@ from corpus import engine as engines
 from corpus.build import build_corpus, heldout_path, list_sources, read_documents
 from corpus.duplicates import near_pairs
 from corpus.engine import Engine, check_engine
-from corpus.resolve import choose_heldout
 from corpus.signatures import Signatures
 from language.azerbaijani import fold_key
 from tests.corpus.test_build import sentences, snapshot, write
@@ -191,11 +189,13 @@ def test_heldout_takes_whole_sites(tmp_path):
     assert not held & trained
 
 
-def test_a_source_of_one_site_is_divided_by_document():
-    digests = np.random.default_rng(1).integers(0, 2**63, 100, dtype=np.uint64)
-    chosen, way = choose_heldout(digests, np.full(100, 7, np.uint64), 10)
-    assert (chosen.sum(), way) == (10, "document")
-    assert choose_heldout(digests, np.zeros(100, np.uint64), 0)[1] == "none"
+def test_a_source_of_one_site_is_divided_by_document(tmp_path):
+    (tmp_path / "in").mkdir()
+    records = [{"text": text, "url": f"https://one.az/{number}"} for number, text in enumerate(sentences(100, 4))]
+    write_jsonl(tmp_path / "in" / "web.jsonl", records)
+    for fraction, heldout, way in ((0.1, 10, "document"), (0, 0, "none")):
+        report = build_corpus({"path": str(tmp_path / "in"), "heldout_fraction": fraction}, tmp_path / f"{fraction}")
+        assert (report["sources"]["web"]["heldout"], report["sources"]["web"]["heldout_by"]) == (heldout, way)
 
 
 def test_documents_with_task_items_are_removed_and_named(tmp_path):
