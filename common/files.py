@@ -84,11 +84,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file; raise UserError with the place when it is missing or damaged."""
+    """Read one JSON file (.gz or plain); raise UserError with the place when it is missing or damaged."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file.") from None
+        with open_text(path) as file:
+            return json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}). Restore the file or make it anew.") from None
 

@@ -6,7 +6,6 @@ For text translated by another system than the task no words may be shared: `mat
 """
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from common.arrow import open_rows
 from common.errors import UserError
 from common.files import open_text, read_json, read_jsonl
 from language.azerbaijani import fold_key
@@ -250,14 +250,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".gz":
-        with open_text(path) as file:
-            try:
-                content = json.load(file)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: not valid JSON ({error}). Restore the file.") from None
-    else:
-        content = read_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     for number, entry in enumerate(content if isinstance(content, list) else [content], start=1):
@@ -299,21 +292,13 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 yield f"{path.name}:{number}", {"text": line}
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path.name}:{row.get('id', number)}", row
-    except arrow.ArrowException as error:
-        raise UserError(f"{path}: cannot be read ({error}). Restore the file or leave it out.") from None
+def _read_columns(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, row in enumerate(open_rows(path)[1], start=1):
+        yield f"{path.name}:{row.get('id', number)}", row
 
 
 _READERS = {
     ".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_table, ".tsv": _read_table, ".conll": _read_conll,
-    ".conllu": _read_conll, ".bio": _read_conll, ".txt": _read_lines, ".parquet": _read_parquet,
+    ".conllu": _read_conll, ".bio": _read_conll, ".txt": _read_lines, ".parquet": _read_columns,
+    ".arrow": _read_columns,
 }  # fmt: skip

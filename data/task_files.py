@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.arrow import open_rows
 from common.errors import UserError
 from common.files import open_text, read_json
 
@@ -101,7 +102,9 @@ def read_rows(path: Path, kind: str, loaded: TaskFile) -> Iterator[tuple[int, di
         elif suffix in (".csv", ".tsv"):
             yield from _read_table(path, suffix, loaded)
         elif suffix in (".parquet", ".arrow"):
-            yield from _read_columns(path, suffix, loaded)
+            schema, rows = open_rows(path)
+            loaded.names |= _class_names(schema)
+            yield from enumerate(rows, start=1)
         elif kind == "tagging" and suffix in (".conll", ".bio", ".iob", ".iob2", ".txt"):
             yield from _read_conll(path, loaded)
         else:
@@ -136,14 +139,7 @@ def _read_json_lines(path: Path, loaded: TaskFile) -> Iterator[tuple[int, dict[s
 
 
 def _read_json_file(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix == ".gz":
-        with open_text(path) as file:
-            try:
-                content = json.load(file)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}: not valid JSON ({error}). Restore the file or make it anew.") from None
-    else:
-        content = read_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and isinstance(content.get("data"), list):
         content = content["data"]
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -220,36 +216,6 @@ def _read_conll(path: Path, loaded: TaskFile, bare: bool = False) -> Iterator[tu
         words.append(cells[0].strip())
         tags.append(cells[-1].strip())
     yield from sentence()
-
-
-# ---------------------------------------------------------------- parquet and arrow
-
-
-def _read_columns(path: Path, suffix: str, loaded: TaskFile) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Records of a parquet or arrow file in pieces of 1,000, so that a large set is never in memory twice."""
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        if suffix == ".parquet":
-            file = pyarrow.parquet.ParquetFile(path)
-            schema, batches = file.schema_arrow, file.iter_batches(batch_size=1000)
-        else:
-            source = pyarrow.memory_map(str(path))
-            try:  # `datasets` writes streams, feather is the file layout
-                reader = pyarrow.ipc.open_stream(source)
-                schema, batches = reader.schema, iter(reader)
-            except pyarrow.ArrowInvalid:
-                reader = pyarrow.ipc.open_file(source)
-                schema, batches = reader.schema, (reader.get_batch(i) for i in range(reader.num_record_batches))
-        loaded.names |= _class_names(schema)
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged after record {number} ({error}). Download the file again.") from None
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:

@@ -102,12 +102,16 @@ def test_every_plain_format_is_read(tmp_path, name, content):
     assert hits[0][0].startswith(name)
 
 
-def test_parquet_is_read(tmp_path):
+def test_parquet_and_arrow_are_read(tmp_path):
     import pyarrow as arrow
     from pyarrow import parquet
 
-    parquet.write_table(arrow.table({"id": ["q1"], "tokens": [SENTENCE.split()]}), tmp_path / "a.parquet")
-    assert TaskIndex([tmp_path / "a.parquet"]).hits(SENTENCE) == [("a.parquet:q1", "13-gram")]
+    table = arrow.table({"id": ["q1"], "tokens": [SENTENCE.split()]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with arrow.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as stream:  # as `datasets` keeps a set on disk
+        stream.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        assert TaskIndex([tmp_path / name]).hits(SENTENCE) == [(f"{name}:q1", "13-gram")]
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet")
     with pytest.raises(UserError, match=r"b\.parquet"):
         TaskIndex([tmp_path / "b.parquet"])
