@@ -113,7 +113,8 @@ def _results(report: "Report") -> str:
     return (
         f'<div class="wide"><table><thead><tr><th>model</th>{head}<th>average</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody>"
-        '</table></div><p class="quiet"><span class="best">Bold</span>: best of the task. '
+        '</table></div><p class="quiet">± half of the 95 % interval; [low, high] where it ends at 0 or 100. '
+        '<span class="best">Bold</span>: best of the task. '
         '<span class="tied">Dotted</span>: not distinguishable from it (paired test, Holm over the table, 5 %). '
         f"<sup>†</sup> seeds missing. <sup>‡</sup> some run stayed at a constant answer. Grey: baselines.</p>{fold}{below}"
     )

@@ -228,13 +228,14 @@ def _estimate(value: float, examples: tuple[float, int], seeds: list[tuple[float
 
     The degrees of freedom look at the spread of the runs before the remainder is taken out. With the part that is left
     (often 0 by luck at 3 seeds) an interval over 3 seeds covered 90 %, with this 93 to 97 %, at 5 and more 94 to 96 %
-    (4,000 simulated tables each, n = 300 and 1,700). With 2 seeds it can fall to 91 %: use 5.
+    (4,000 simulated tables each, n = 300 and 1,700). With 2 seeds it can fall to 91 %: use 5. Never fewer than the part that
+    has least, as Satterthwaite's own: 2 seeds of 97.5 and 95.0 on 30 groups came to 0.5, and an interval of 0 to 100.
     """
     total = examples[0] + sum(part for part, _, _ in seeds)
     if total <= 1e-18:  # a constant: no spread in seeds or examples (rounding of equal numbers leaves about 1e-33)
         return Estimate(value, 0.0, float("inf"), value, value, 1.0 if abs(value) < 1e-12 else 0.0)
     pieces = [(variance, df) for variance, df in (examples, *((between, df) for _, between, df in seeds)) if df > 0]
-    df = total**2 / sum(variance**2 / freedom for variance, freedom in pieces)
+    df = max(total**2 / sum(variance**2 / freedom for variance, freedom in pieces), min(freedom for _, freedom in pieces))
     se = total**0.5
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * se
     return Estimate(value, se, df, value - half, value + half, float(2 * stats.t.sf(abs(value) / se, df)))

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 from evaluation import statistics
 from evaluation.statistics import class_intervals, difference_interval, holm, score_interval
@@ -33,6 +36,16 @@ def test_coverage_of_a_mean(n_seeds):
         one_seed_hits += abs(runs.mean() - truth) <= narrow
     assert 0.92 <= hits / TRIALS <= 0.975
     assert one_seed_hits / TRIALS < 0.92  # the simulation is hard enough to catch an interval that forgets the seeds
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(5, 60), st.floats(0.05, 0.95))
+def test_degrees_of_freedom_are_never_fewer_than_of_the_part_that_has_least(seed, n_seeds, n, share):
+    """With the remainder taken out of the seeds' part the formula alone gives any small number."""
+    runs = (np.random.default_rng(seed).random((n_seeds, n)) < share).astype(float)
+    interval = score_interval(list(runs))
+    assert interval.df >= min(n_seeds, n) - 1
+    half = stats.t.ppf(0.975, min(n_seeds, n) - 1) * interval.se
+    assert interval.high - interval.value <= half + 1e-12 and interval.value - interval.low <= half + 1e-12
 
 
 def test_coverage_of_a_difference():
