@@ -31,6 +31,7 @@ from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from common.launch import launch, resolved
 from evaluation.baselines import BASELINES, write_baseline
+from evaluation.frequency import write_frequencies
 from evaluation.leakage import write_overlaps
 from evaluation.report import build_report
 from finetune import Diverged, check_seeds, prepare_machine, run_seed
@@ -50,6 +51,7 @@ from training.finetuning import (
     with_recipe,
     write_inputs,
 )
+from training.zero_shot import zero_shot
 
 KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
 
@@ -86,6 +88,7 @@ def benchmark(config: DictConfig) -> int:
     trials = check_tuning(whole["tuning"], plans, sorted({seed for own in seeds.values() for seed in own}))
     for part in data[0]:
         write_inputs(out, part.task)
+        write_frequencies(out, part.task)
     for note in dict.fromkeys(f"{part.task.name}: {note}" for row in data for part in row for note in part.notes):
         print(note)
 
@@ -103,6 +106,14 @@ def benchmark(config: DictConfig) -> int:
         folders.append(folder)
         reused += again
         bar.update()
+    shown: set[str] = set()  # weights that several entries start from have one row without training
+    for start, row in zip(starts, data, strict=True):
+        for part in row if start.identity not in shown else ():
+            if summary := zero_shot(start, part, 2 * plans[0]["recipe"]["max_tokens"], device, out):
+                folders.append(Path(summary["folder"]))
+                total += 1
+                reused += bool(summary.get("reused"))
+        shown.add(start.identity)
     for own, column in zip(recipes, zip(*data, strict=True), strict=True):
         for settings, start, part in zip(own, starts, column, strict=True):
             place = out / start.name / part.task.name

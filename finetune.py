@@ -7,8 +7,8 @@
 
 Kinds: classification, pair, choice, tagging, qa. Every seed leaves <out>/<model>/<task>/seed-<n>/ with config.yaml,
 metrics.jsonl, summary.json, predictions of dev and test, and the checkpoint of the best epoch on dev; <out>/inputs/ lists
-the test texts and every record that was set aside. A seed that is finished with the same config, data and checkpoint is
-not run again. The loop is flat: read it from `run_seed` down.
+the test texts, how often training has their words, and every record that was set aside. A seed that is finished with the
+same config, data and checkpoint is not run again. The loop is flat: read it from `run_seed` down.
 """
 
 import contextlib
@@ -26,9 +26,10 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import put_in_place, write_jsonl
 from common.launch import launch
-from data.features import TaskBatch, collate, steps_of_epoch
+from data.features import TaskBatch, collate, steps_of_epoch, swapped
 from data.loader import DROPOUT, ahead
 from data.packing import stream
+from evaluation.frequency import write_frequencies
 from evaluation.metrics import score_predictions
 from model.adapters import choose_trained, merged, trained_weights, write_adapter
 from model.decoding import predictions, score_rows, with_gold
@@ -39,6 +40,7 @@ from model.heads import TASK, has_pooler
 from training.distributed import start as start_device
 from training.finetuning import (
     READ,
+    SEEDS,
     Data,
     Start,
     build_model,
@@ -58,6 +60,7 @@ from training.schedules import learning_rate_factor
 from training.starting import origin
 from training.teachers import ask_teacher, hours_behind, taught_scores, teacher_of
 from training.tracking import Tracker, peak_memory, power_watts, reset_peak_memory
+from training.zero_shot import zero_shot
 
 CHECK_EVERY = 50  # steps between looks at the loss: one wait for the device each
 
@@ -76,6 +79,7 @@ def finetune(config: DictConfig) -> int:
     start = read_start(settings["checkpoint"], settings["model_name"], settings["scratch"])
     data = prepare_data(settings, start, {})
     write_inputs(Path(settings["out"]), data.task)
+    write_frequencies(Path(settings["out"]), data.task)
     for note in data.notes:
         print(f"{data.task.name}: {note}")
     scores = []
@@ -84,6 +88,9 @@ def finetune(config: DictConfig) -> int:
         summary = run_seed(settings, start, data, seed, device, Path(settings["out"]), show=True)
         scores.append(summary["test_score"])
         print(describe(summary))
+    if zero := zero_shot(start, data, 2 * settings["recipe"]["max_tokens"], device, Path(settings["out"])):
+        print(f"{zero['model']} on {zero['task']}, no training: dev {zero['metric']} {100 * zero['dev_score']:.1f}, "
+              f"test {100 * zero['test_score']:.1f}; {zero['folder']}")  # fmt: skip
     if len(seeds) > 1:
         mean = 100 * sum(scores) / len(scores)
         print(f"{start.name} on {data.task.name}: test {data.task.metric} {mean:.1f}, mean of {len(seeds)} seeds")
@@ -144,7 +151,8 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     # ---- model and optimizer ----------------------------------------------------------------------------------------
     own_peak = reset_peak_memory(device)
     labels = len(task.labels or [])
-    model = build_model(start, task.kind, labels, seed, recipe["reinitialise_layers"], recipe["pooling"], recipe["head"])
+    init, order, noise = (seed if recipe[key] is None else recipe[key] for key in SEEDS)
+    model = build_model(start, task.kind, labels, init, recipe["reinitialise_layers"], recipe["pooling"], recipe["head"])
     pooler = None
     if has_pooler(task.kind, recipe["pooling"]):
         pooler = "checkpoint" if start.weights and "encoder.pooler.weight" in start.weights else "new"
@@ -167,7 +175,9 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         """Records, score by the task's metric and mean loss of a split."""
         examples = getattr(task, split)
         scores, loss = score_rows(model, splits[split], 2 * recipe["max_tokens"], dtype, with_loss=True)
-        records = with_gold(predictions(examples, splits[split], scores, task.labels, allow_no_answer), examples, task.kind)
+        other = score_rows(model, swapped(splits[split]), 2 * recipe["max_tokens"], dtype)[0] if task.both_orders else None
+        read = predictions(examples, splits[split], scores, task.labels, allow_no_answer, task.valid_tags, other)
+        records = with_gold(read, examples, task.kind)
         scored = score_predictions(records, task.kind, task.labels, task.metric, task.positive, full=False)
         return records, scored["score"], loss
 
@@ -186,7 +196,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     bar = tqdm(total=recipe["epochs"], desc=f"{start.name} on {task.name}, seed {seed}", unit="epoch", leave=False,
                disable=None if show else True)  # fmt: skip
     for epoch in range(recipe["epochs"]):
-        plan = steps_of_epoch(splits["train"], recipe["batch_size"], recipe["max_tokens"], recipe["bucket"], seed, epoch)
+        plan = steps_of_epoch(splits["train"], recipe["batch_size"], recipe["max_tokens"], recipe["bucket"], order, epoch)
         total = total or len(plan) * recipe["epochs"]
         losses: list[torch.Tensor] = []
         for batches in ready(collated, plan):
@@ -194,7 +204,7 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             count = sum(batch.count for batch in batches)
-            torch.manual_seed(int(stream(seed, DROPOUT, epoch, step).integers(1 << 62)))
+            torch.manual_seed(int(stream(noise, DROPOUT, epoch, step).integers(1 << 62)))
             loss = torch.zeros((), device=device)
             for batch in batches:
                 with cast():
@@ -246,7 +256,8 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
         details = {
             "kind": task.kind, "labels": task.labels, "max_length": data.max_length, "task": task.name, "metric": task.metric,
             "positive": task.positive, "window_overlap_tokens": data.overlap, "pooling": recipe["pooling"],
-            "allow_no_answer": allow_no_answer, "dev_score": best["rank"][0], "seed": seed,
+            "allow_no_answer": allow_no_answer, "both_orders": task.both_orders, "valid_tags": task.valid_tags,
+            "dev_score": best["rank"][0], "seed": seed,
         }  # fmt: skip
         extra = {"name": start.name, **({} if start.weights is None else origin(start.path))}
         write_checkpoint(beside / "checkpoint", merged(model), start.config, start.tokenizer, extra, {TASK: details})
@@ -256,7 +267,8 @@ def run_seed(settings: dict[str, Any], start: Start, data: Data, seed: int, devi
     price = settings["price_per_hour"]
     summary = {
         "status": "done", "model": start.name, "task": task.name, "kind": task.kind, "seed": seed, "metric": task.metric,
-        "labels": task.labels, "positive": task.positive, "dev_score": best["rank"][0], "dev_loss": -best["rank"][1],
+        "labels": task.labels, "positive": task.positive, "both_orders": task.both_orders, "valid_tags": task.valid_tags,
+        "dev_score": best["rank"][0], "dev_loss": -best["rank"][1],
         **tested, "best_epoch": best["epoch"], "epochs": epoch + 1, "steps": step, "train_tokens": tokens, "hours": hours,
         "peak_memory_bytes": peak_memory(device) if own_peak else "not measured",
         "trainable_parameters": count_parameters(model, trainable=True),

@@ -1,12 +1,13 @@
 """Task examples to rows of token ids, and rows to flat batches: no padding anywhere.
 
-One row is one text that the encoder reads: [CLS] a [SEP] or [CLS] a [SEP] b [SEP]. An example has one row, a choice one
-row an option, a long tagged sentence one row a piece of it, a question one row a window of its context.
+One row is one text that the encoder reads: [CLS] a [SEP] or [CLS] a [SEP] b [SEP], in RoBERTa's family <s> a </s></s> b </s>.
+An example has one row, a choice one row an option, a long tagged sentence one row a piece of it, a question one row a
+window of its context.
 """
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from data.loader import ORDER
 from data.packing import stream
 from tokenization.tokenizer import Tokenizer
 
-FEATURES = 2  # version of this file: a change that changes rows makes every token cache be made anew
+FEATURES = 3  # version of this file: a change that changes rows makes every token cache be made anew
 MAX_QUESTION_TOKENS = 64  # as BERT's run_squad and ELECTRA
 UNKNOWN_WARNING, FERTILITY_WARNING = 0.01, 4.0  # shares that point to a tokenizer of another language (§3.9)
 
@@ -138,11 +139,17 @@ def _words_read(example: dict[str, Any]) -> int:
 # ---------------------------------------------------------------- one row an example, or an option
 
 
+def separators(tokenizer: Tokenizer) -> int:
+    """How many [SEP] stand between two texts: two in RoBERTa's family, whose checkpoints were trained so."""
+    return 2 if tokenizer.special_pieces[2:4] == ("<s>", "</s>") else 1
+
+
 def join(tokenizer: Tokenizer, a: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, int]:
     """[CLS] a [SEP] or [CLS] a [SEP] b [SEP], and the place where the second text begins (its length without one)."""
     cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-    ids = np.concatenate([cls, a, sep] if b is None else [cls, a, sep, b, sep]).astype(np.int32)
-    return ids, len(ids) if b is None else len(a) + 2
+    between = sep * separators(tokenizer)
+    ids = np.concatenate([cls, a, sep] if b is None else [cls, a, between, b, sep]).astype(np.int32)
+    return ids, len(ids) if b is None else 1 + len(a) + len(between)
 
 
 def cut_longest_first(a: int, b: int, room: int) -> tuple[int, int]:
@@ -173,11 +180,23 @@ def _choices(examples: Sequence[dict], tokenizer: Tokenizer, index: dict, max_le
 
 
 def _row(tokenizer: Tokenizer, a: np.ndarray, b: np.ndarray | None, max_length: int, target: int) -> tuple[Row, bool]:
-    room = max_length - (2 if b is None else 3)
+    room = max_length - 2 - (0 if b is None else separators(tokenizer))
     keep_a, keep_b = (min(len(a), room), 0) if b is None else cut_longest_first(len(a), len(b), room)
     cut = keep_a < len(a) or (b is not None and keep_b < len(b))
     ids, second = join(tokenizer, a[:keep_a], None if b is None else b[:keep_b])
     return Row(ids, second, np.zeros(1, np.int64), np.array([target])), cut
+
+
+def swapped(encoded: Encoded) -> Encoded:
+    """The same pairs with their texts in the other order, [CLS] b [SEP] a [SEP]: the same pieces of both are read."""
+    rows = []
+    for row in encoded.rows:
+        end = row.ids[-1:]
+        gap = 2 if row.ids[row.second - 2] == end[0] else 1  # [SEP] between the two
+        a, between, b = np.split(row.ids[1:-1], [row.second - 1 - gap, row.second - 1])
+        ids = np.concatenate([row.ids[:1], b, between, a, end])
+        rows.append(replace(row, ids=ids, second=1 + len(b) + gap))
+    return replace(encoded, rows=rows)
 
 
 # ---------------------------------------------------------------- tagged sentences
@@ -241,14 +260,15 @@ def split_sentence(lengths: np.ndarray, room: int) -> list[tuple[int, int, np.nd
 
 def _questions(examples: Sequence[dict], tokenizer: Tokenizer, max_length: int, overlap: int | None, encoded: Encoded) -> None:
     overlap = max_length // 3 if overlap is None else overlap
-    longest = min(MAX_QUESTION_TOKENS, (max_length - 3) // 2)
+    added = 2 + separators(tokenizer)
+    longest = min(MAX_QUESTION_TOKENS, (max_length - added) // 2)
     questions = tokenizer.encode_batch([example["question"] for example in examples])
     contexts = list(dict.fromkeys(example["context"] for example in examples))  # several questions share one
     read = dict(zip(contexts, tokenizer.encode_with_offsets(contexts), strict=True))
     for example, question in zip(examples, questions, strict=True):
         context, offsets = read[example["context"]]
         kept = question[:longest]
-        room = max_length - 3 - len(kept)
+        room = max_length - added - len(kept)
         if not 0 <= overlap < room:
             raise UserError(
                 f"task.window_overlap_tokens={overlap}: the windows of {example['id']} hold {room} tokens of text "

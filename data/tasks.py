@@ -37,6 +37,9 @@ class Task:
     metric: str  # the headline, a key of evaluation.metrics.METRICS[kind]
     labels: list[str] | None  # class or tag names in the order of the head's outputs; None for choice and qa
     positive: str | None  # the class that binary F1 looks at; None unless there are exactly two
+    both_orders: bool = False  # pair: dev and test are scored as (a, b) and as (b, a), and the scores averaged
+    valid_tags: bool = False  # tagging: the best path without an I- that continues nothing, not each word's best tag
+    next_sentence: bool = False  # pair, choice: asks what follows, as BERT's next-sentence head was trained to say
     train: list[dict[str, Any]] = field(default_factory=list)
     dev: list[dict[str, Any]] = field(default_factory=list)
     test: list[dict[str, Any]] = field(default_factory=list)
@@ -46,17 +49,18 @@ class Task:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all examples and labels: the identity of the data in caches and summaries."""
-        return digest_of([self.kind, self.labels, self.train, self.dev, self.test])
+        """SHA-256 of all examples and labels and of how they are decoded: what a run of this task depends on."""
+        decoding = [name for name in ("both_orders", "valid_tags") if getattr(self, name)]
+        return digest_of([self.kind, self.labels, self.train, self.dev, self.test, *decoding])
 
 
 def load_task(config: Mapping[str, Any]) -> Task:
     """Read the files of a task config and split what is not split.
 
     Keys read: name, kind, train, dev, test, shares, stratify, documents, max_examples, seed, metric, labels, positive,
-    columns, azerbaijani_only, no_answer_start, blind (conf/task/*.yaml explains each). Files are looked for from the
-    working folder, then from the checkout. A folder stands for the files in it that name the split; dev and test come
-    from the folder of train too, where they are not given.
+    columns, azerbaijani_only, no_answer_start, blind, both_orders, valid_tags, next_sentence (conf/task/*.yaml explains
+    each). Files are looked for from the working folder, then from the checkout. A folder stands for the files in it that
+    name the split; dev and test come from the folder of train too, where they are not given.
 
     - train only: `shares` (70 / 10 / 20) by hash of group. - no dev: 10 % of train. - no test: dev becomes test and dev is
     split off train. Rows of one group (same text, context or question) never straddle a split made here.
@@ -83,6 +87,7 @@ def load_task(config: Mapping[str, Any]) -> Task:
         for example in [*task.train, *task.dev, *task.test]:  # the questions of one text are one group everywhere
             example.setdefault("group", group_name(leakage_group(example, kind)))
     _settle_labels(task, config.get("positive"))
+    _settle_decoding(task, config)
     _note_leaks(task)
     _hide(task, config.get("blind"))
     for split in SPLITS:
@@ -210,6 +215,25 @@ def _settle_labels(task: Task, positive: Any) -> None:
         task.positive = str(positive) if positive is not None else task.labels[-1]
     if task.metric == "f1" and task.kind in ("classification", "pair") and task.positive is None:
         raise UserError(f"task.metric=f1: {len(task.labels)} classes and no task.positive. Set it, or metric=macro_f1.")
+
+
+def _settle_decoding(task: Task, config: Mapping[str, Any]) -> None:
+    """What the config says of reading scores; UserError where it does not fit the task."""
+    task.next_sentence = bool(config.get("next_sentence"))
+    task.both_orders, task.valid_tags = bool(config.get("both_orders")), bool(config.get("valid_tags"))
+    if task.next_sentence and task.kind not in ("pair", "choice"):
+        raise UserError(f"task.next_sentence: {task.kind} does not ask what follows. Set it to false.")
+    if task.next_sentence and task.kind == "pair" and config.get("positive") is None:
+        raise UserError("task.next_sentence: which class says that the second text follows? Set task.positive to it.")
+    ordered = task.next_sentence or bool(config.get("documents"))
+    if task.both_orders and (task.kind != "pair" or ordered):
+        asked = "the order is what a next-sentence task asks for" if ordered else f"{task.kind} has no two texts"
+        raise UserError(f"task.both_orders: {asked}. Set it to false.")
+    if task.valid_tags and task.kind != "tagging":
+        raise UserError(f"task.valid_tags: {task.kind} has no tags. Set it to false.")
+    odd = [tag for tag in task.labels or [] if tag != "O" and tag[:2] not in ("B-", "I-")]
+    if task.valid_tags and odd:
+        raise UserError(f"task.valid_tags: {odd[0]!r} is no tag of IOB2 (O, B-..., I-...). Set it to false.")
 
 
 def _note_leaks(task: Task) -> None:

@@ -51,15 +51,26 @@ def predictions(
     scores: Sequence[np.ndarray],
     labels: Sequence[str] | None,
     allow_no_answer: bool = True,
+    valid_tags: bool = False,
+    other: Sequence[np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """One record an example, in order: id, pred and scores as contract 7 has them, tokens, truncated, and what error
-    lists show. `allow_no_answer` lets qa answer with nothing where [CLS] scores above the best span."""
+    lists show.
+
+    `allow_no_answer` lets qa answer with nothing where [CLS] scores above the best span. `valid_tags` takes the best IOB2
+    path through a sentence; "raw" keeps each word's best tag. `other`: scores of the pairs in the other order, averaged with
+    these; "orders" keeps what each order alone says.
+    """
     records = []
     for number, example in enumerate(examples):
         span = slice(encoded.first[number], encoded.first[number + 1])
         record: dict[str, Any] = {"id": example["id"]}
         if encoded.kind in ("classification", "pair"):
-            logs = _log_softmax(scores[span.start])
+            raw = scores[span.start]
+            if other is not None:
+                record["orders"] = [labels[int(one.argmax())] for one in (raw, other[span.start])]
+                raw = (raw + other[span.start]) / 2
+            logs = _log_softmax(raw)
             record |= {"pred": labels[int(logs.argmax())], "scores": dict(zip(labels, _rounded(logs), strict=True))}
             record["text"] = " ⁄ ".join(example[key] for key in ("text", "text_b") if example.get(key))
         elif encoded.kind == "choice":
@@ -67,15 +78,18 @@ def predictions(
             record |= {"pred": int(logs.argmax()), "scores": _rounded(logs), "group": example.get("group", "")}
             record |= {"question": example["question"], "options": example["options"]}
         elif encoded.kind == "tagging":
-            tags: list[str | None] = [None] * len(example["words"])
-            sure = np.zeros(len(tags))  # log-probability of the tag that each word gets
+            logs = np.zeros((len(example["words"]), len(labels)))
+            missed = np.ones(len(logs), bool)
             for row, part in zip(encoded.rows[span], scores[span], strict=True):
-                sure[row.words] = _log_softmax(part).max(1)
-                for word, best in zip(row.words, part.argmax(1), strict=True):
-                    tags[word] = labels[best]
-            if None in tags:
-                raise RuntimeError(f"{example['id']}: word {tags.index(None)} was not predicted")  # a defect of ours
-            record |= {"pred": tags, "scores": _rounded(sure), "words": example["words"]}
+                logs[row.words], missed[row.words] = _log_softmax(part), False
+            if missed.any():
+                raise RuntimeError(f"{example['id']}: word {missed.argmax()} was not predicted")  # a defect of ours
+            greedy = logs.argmax(1)
+            best = best_valid_path(logs, labels) if valid_tags else greedy
+            record |= {"pred": [labels[tag] for tag in best], "scores": _rounded(logs[np.arange(len(best)), best])}
+            if valid_tags:
+                record["raw"] = [labels[tag] for tag in greedy]
+            record["words"] = example["words"]
         else:
             text, best, null = best_answer(example["context"], encoded, number, scores[span])
             pred = "" if allow_no_answer and null > best else text
@@ -87,6 +101,25 @@ def predictions(
             }
         records.append(record | {"tokens": encoded.tokens(number), "truncated": bool(encoded.truncated[number])})
     return records
+
+
+def best_valid_path(logs: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Numbers [n] of the tags of the likeliest sequence that is valid IOB2, from log-probabilities [n, tags].
+
+    Every I-X follows B-X or I-X (Viterbi, with the other steps forbidden and no step preferred). Of equals the first tag.
+    """
+    follows = np.array([[tag[:2] != "I-" or before[1:] == tag[1:] for tag in labels] for before in labels])
+    step = np.where(follows, 0.0, -np.inf)
+    begins = np.array([0.0 if tag[:2] != "I-" else -np.inf for tag in labels])
+    total, back = begins + logs[0], np.zeros(logs.shape, int)
+    for word in range(1, len(logs)):
+        reached = total[:, None] + step
+        back[word] = reached.argmax(0)
+        total = reached.max(0) + logs[word]
+    path = [int(total.argmax())]
+    for word in range(len(logs) - 1, 0, -1):
+        path.append(int(back[word, path[-1]]))
+    return np.array(path[::-1])
 
 
 def with_gold(records: list[dict[str, Any]], examples: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from model.heads import POOLED, TASK, TaskModel, has_pooler
 from model.hub import download, parse
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
+from model.next_sentence import NEXT_SENTENCE, THEIRS, head_of
 from tokenization.loading import MODEL_FILES, VOCABULARY_FILE, load_tokenizer
 from tokenization.tokenizer import JSON_FILE, Tokenizer
 
-VERSION = 1  # of the conversion: a change that changes results makes every cached conversion be made anew
+VERSION = 2  # of the conversion: a change that changes results makes every cached conversion be made anew
 BIN = "pytorch_model.bin"
 OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "*.gguf", "*.ckpt*")  # formats that are named when nothing else is
 
@@ -164,13 +166,22 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
     if foreign or family not in FAMILIES:
         return convert_foreign(folder, out, name, values, read_tokenizer(folder), source or {})
     config = config_from_transformers(values, str(folder / CONFIG))
-    weights, ignored = tidy(read_weights(folder), values, folder)
-    notes = [f"not used: {', '.join(ignored)}"] if ignored else []
+    theirs = read_weights(folder)
+    relation = head_of(theirs, config.hidden_size, folder)
+    weights, ignored = tidy(theirs, values, folder)
+    notes = []
     if family == "modernbert" and "head.dense.weight" in weights and values.get("decoder_bias") is False:
         weights.setdefault("decoder.bias", torch.zeros(config.vocab_size))
     task, model = _model_of(folder, values, config, weights, notes)
     kind = None if task is None else task["kind"]
     wanted = model.state_dict()
+    files: dict[str, Any] = {} if task is None else {TASK: task}
+    if relation is not None and task is None and "encoder.pooler.weight" in wanted:
+        files[NEXT_SENTENCE] = partial(safetensors.torch.save_file, relation)
+        ignored = [name for name in ignored if name not in THEIRS.values()]
+        notes.append("next-sentence head (cls.seq_relationship) kept: tasks that ask what follows get a row without training")
+    if ignored:
+        notes.insert(0, f"not used: {', '.join(ignored)}")
     try:
         ours = from_transformers(weights, config, family, set(wanted), kind)
     except UserError as error:
@@ -183,7 +194,7 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
     before = values.get("ours") or {}
     extra = {key: value for key, value in before.items() if key not in ("encoder", "tokenizer")} or {"name": name}
     extra["source"] = {"family": family, **(source or before.get("source") or {})}
-    write_checkpoint(out, ours, config, tokenizer, extra, None if task is None else {TASK: task})
+    write_checkpoint(out, ours, config, tokenizer, extra, files)
     return notes
 
 
@@ -368,11 +379,14 @@ def converted(source: str | Path) -> Path:
     if str(source).startswith(HUB):
         repository, revision = parse(str(source))
         pin = cache / "pins" / f"{repository.replace('/', '--')}@{(revision or 'main').replace('/', '--')}.json"
-        if pin.exists() and (cache / read_json(pin)["key"] / SUMS).exists():
-            return cache / read_json(pin)["key"]
-        folder, place = download(str(source))
+        held = read_json(pin) if pin.exists() else {}
+        if held.get("version") == VERSION and (cache / held["key"] / SUMS).exists():
+            return cache / held["key"]
+        # A conversion of an older version of this code is made anew, of the same commit.
+        folder, place = download(f"{HUB}{repository}@{held['commit']}" if held else str(source))
+        place["revision"] = revision or "main"
         key = _keep(folder, repository.split("/")[-1], place)
-        write_json(pin, {"key": key, **place})
+        write_json(pin, {"key": key, "version": VERSION, **place})
         return cache / key
     return cache / _keep(Path(source), Path(source).resolve().name, None)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import UserError, command
 from common.files import open_text, write_jsonl
-from data.features import encode
+from data.features import encode, swapped
 from data.task_files import FORMATS, TaskFile, format_of, read_rows, read_words
 from data.task_records import ALIASES
 from evaluation.metrics import entities
@@ -124,8 +124,10 @@ def predict(
     kind, labels = task["kind"], task["labels"]
     encoded = encode(examples, kind, tokenizer, labels, task["max_length"], task.get("window_overlap_tokens"))
     scores, _ = score_rows(model, encoded, MAX_TOKENS)
+    other = score_rows(model, swapped(encoded), MAX_TOKENS)[0] if task.get("both_orders") else None
+    said = predictions(examples, encoded, scores, labels, task["allow_no_answer"], bool(task.get("valid_tags")), other)
     results = []
-    for example, record in zip(examples, predictions(examples, encoded, scores, labels, task["allow_no_answer"]), strict=True):
+    for example, record in zip(examples, said, strict=True):
         result: dict[str, Any] = {"id": record["id"]}
         if kind in ("classification", "pair"):
             result |= {name: example[name] for name in FIELDS[kind]}

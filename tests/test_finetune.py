@@ -110,6 +110,32 @@ def test_every_kind_from_file_to_predictions(kind, checkpoint, files, tmp_path, 
     assert [row[name] for row in said] == [row["pred"] for row in rows]
 
 
+@pytest.mark.parametrize(("kind", "key"), [("pair", "both_orders"), ("tagging", "valid_tags")])
+def test_another_way_to_read_scores_goes_from_config_to_report(kind, key, checkpoint, files, tmp_path, capsys):
+    plain, other = (
+        run(checkpoint, files[kind], kind, tmp_path / name, 0, "recipe.epochs=1", *words)
+        for name, words in (("plain", ()), ("other", (f"task.{key}=true",)))
+    )
+    assert plain["digest"] != other["digest"] and other[key] and not plain[key]
+    rows = read_predictions(Path(other["folder"]) / "predictions-test.jsonl", kind)
+    kept = {"both_orders": "orders", "valid_tags": "raw"}[key]
+    assert all(kept in row for row in rows)
+    before = read_predictions(Path(plain["folder"]) / "predictions-test.jsonl", kind)
+    # One epoch and no choice between epochs: the weights are the same, so are each word's tag and the first order.
+    for row, old in zip(rows, before, strict=True):
+        assert (row["orders"][0] if key == "both_orders" else row["raw"]) == old["pred"]
+    names = score_predictions(rows, kind, other["labels"])["metrics"]
+    assert ("order_consistency" if key == "both_orders" else "entity_f1 of raw tags") in names
+    # The checkpoint knows how it is read.
+    gold = ("label", "tags", "gold")
+    settings = settings_of(f"task.kind={kind}", f"task.train={files[kind]}")
+    task = prepare_data(settings, read_start(checkpoint), {}).task
+    write_jsonl(tmp_path / "new.jsonl", [{k: v for k, v in example.items() if k not in gold} for example in task.test])
+    assert predict.main([other["folder"], str(tmp_path / "new.jsonl")]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["tags" if kind == "tagging" else "label"] for row in said] == [row["pred"] for row in rows]
+
+
 def test_it_learns_what_can_be_learned(checkpoint, files, tmp_path):
     summary = run(checkpoint, files["classification"], "classification", tmp_path, 0, "recipe.epochs=12", "recipe.lr=3e-3")
     assert summary["dev_score"] > 0.9 and summary["test_score"] > 0.9
@@ -127,6 +153,23 @@ def test_same_seed_same_bytes_and_finished_runs_stay(checkpoint, files, tmp_path
     assert again["reused"] and again["hours"] == first["hours"]
     changed = run(checkpoint, files["pair"], "pair", tmp_path / "1", 0, "recipe.lr=2e-3")
     assert "reused" not in changed and changed["digest"] != first["digest"]
+
+
+def test_what_a_seed_decides_can_be_held_fast_one_by_one(checkpoint, files, tmp_path):
+    """All three held: another seed is the same run to the byte. Any one let go: another run."""
+    keys = ("init_seed", "order_seed", "dropout_seed")
+
+    def made(name: str, seed: int, *words: str) -> bytes:
+        words = ("recipe.epochs=1", *words)
+        return (Path(run(checkpoint, files["pair"], "pair", tmp_path / name, seed, *words)["folder"])
+                / "checkpoint" / "model.safetensors").read_bytes()  # fmt: skip
+
+    plain = made("plain", 3)
+    assert made("all", 8, *(f"recipe.{key}=3" for key in keys)) == plain
+    for free in keys:
+        assert made(free, 8, *(f"recipe.{key}=3" for key in keys if key != free)) != plain
+    with pytest.raises(UserError, match=r"recipe\.order_seed=-1: expected a whole number"):
+        settings_of("recipe.order_seed=-1")
 
 
 def test_what_a_killed_run_left_is_not_taken_for_a_result(checkpoint, files, tmp_path):

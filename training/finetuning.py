@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from common.errors import UserError
 from common.files import digest_of, read_json, write_jsonl
 from common.launch import ROOT, resolved
-from data.features import FEATURES, Encoded, encode
+from data.features import FEATURES, Encoded, encode, separators
 from data.task_records import texts_of
 from data.tasks import SPLITS, Task, load_task
 from data.token_cache import cached
@@ -34,6 +34,7 @@ READ = ("checkpoint", "model_name", "scratch", "out", "seeds", "save_checkpoint"
         "hydra")  # fmt: skip
 # Settings of the recipe that are words.
 CHOICES = {"pooling": POOLINGS, "head": ("linear", "modern"), "adapter": (None, "lora"), "probe": (False, True)}
+SEEDS = ("init_seed", "order_seed", "dropout_seed")  # each the run's own where it is null (Dodge 2020, arXiv 2002.06305)
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "targets": ["query", "value"]}
 MAX_LENGTH = {"qa": 384}  # pieces, where the task does not say; 128 for the other kinds
 # Seeds of `auto`. With 5 against 5 runs no rank test gets below Holm's bound for six tasks, with 10 it does; tasks of more
@@ -110,14 +111,14 @@ def check_recipe(recipe: dict[str, Any]) -> None:
     least = {"lr": 0, "batch_size": 1, "epochs": 1, "warmup": 0, "weight_decay": 0, "max_tokens": 1, "bucket": 1, "eps": 0,
              "reinitialise_layers": 0, "layerwise_decay": 0, "patience": 1, "clip": 0, "freeze_layers": 0,
              "teacher_weight": 0, "temperature": 1e-3}  # fmt: skip
-    whole = ("batch_size", "epochs", "max_tokens", "bucket", "reinitialise_layers", "patience", "freeze_layers")
+    whole = ("batch_size", "epochs", "max_tokens", "bucket", "reinitialise_layers", "patience", "freeze_layers", *SEEDS)
     for key, value in recipe.items():
         if key in CHOICES:
             if value not in CHOICES[key] or isinstance(value, int) != (key == "probe"):
                 known = ", ".join({None: "null", True: "true", False: "false"}.get(word, word) for word in CHOICES[key])
                 raise UserError(f"recipe.{key}={value}: expected one of {known}. See conf/recipe.yaml.")
             continue
-        if value is None and key in ("patience", "clip", "freeze_layers", "teacher"):
+        if value is None and key in ("patience", "clip", "freeze_layers", "teacher", *SEEDS):
             continue
         if key == "lora":
             check_lora(value)
@@ -254,7 +255,8 @@ def prepare_data(settings: dict[str, Any], start: Start, cache: dict[Any, Any]) 
         notes = [*task.notes, *(f"{split}: {note}" for split, part in splits.items() for note in part.notes)]
         if longest > max_length:
             notes.append(f"max_length {longest} is above the encoder's: rows have at most {max_length} tokens")
-        digest = digest_of([task.digest, task.metric, task.positive, overlap])
+        framed = ["two separators"] * (separators(start.tokenizer) == 2)  # what was made when there was one is not reused
+        digest = digest_of([task.digest, task.metric, task.positive, overlap, *framed])
         cache[rows] = Data(task, splits, max_length, overlap, digest, notes)
     return cache[rows]
 
@@ -299,11 +301,10 @@ def seeds_for(seeds: list[int] | str, data: Data) -> list[int]:
 
 def run_digest(settings: dict[str, Any], start: Start, data: Data, seed: int) -> str:
     """Identity of one run: all that decides its result but the machine."""
-    teacher = teacher_of(settings["recipe"], data.task.name, seed)
+    recipe = {key: value for key, value in settings["recipe"].items() if key not in SEEDS or value is not None}
+    teacher = teacher_of(recipe, data.task.name, seed)
     taught = [] if teacher is None else [identity_of(teacher)]
-    return digest_of(
-        [VERSION, settings["recipe"], settings["precision"], start.identity, data.digest, data.max_length, seed, *taught]
-    )
+    return digest_of([VERSION, recipe, settings["precision"], start.identity, data.digest, data.max_length, seed, *taught])
 
 
 def finished(folder: Path, digest: str, need_checkpoint: bool, splits: tuple[str, ...]) -> dict[str, Any] | None:

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.launch import ROOT
-from data.features import collate, cut_longest_first, encode, sorted_batches, split_sentence, steps_of_epoch, windows
+from data.features import (
+    collate,
+    cut_longest_first,
+    encode,
+    join,
+    sorted_batches,
+    split_sentence,
+    steps_of_epoch,
+    swapped,
+    windows,
+)
 from data.task_records import load_task_file
 from model.decoding import ANSWER_WORDS, best_answer, max_context
 from tokenization.loading import load_tokenizer
@@ -202,3 +212,21 @@ def test_orders_differ_by_epoch_and_seed(tokenizer):
         return np.concatenate([rows for step in steps_of_epoch(encoded, 8, 999, 1, seed, epoch) for rows in step]).tolist()
 
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_swapped_pairs_are_the_pairs_in_the_other_order(tokenizer):
+    texts = [("Bakı böyük şəhərdir.", "Gəncə də."), ("Qış gəldi " * 20, "Yay getdi"), ("a", "b")]
+    pairs = [{"id": str(n), "text": a, "text_b": b, "label": "x"} for n, (a, b) in enumerate(texts)]
+    turned = [{**pair, "text": pair["text_b"], "text_b": pair["text"]} for pair in pairs]
+    straight, other = (encode(examples, "pair", tokenizer, ["x", "y"], 24) for examples in (pairs, turned))
+    assert straight.truncated == [False, True, False]
+    made = swapped(straight)
+    for row, expected in zip(made.rows, other.rows, strict=True):
+        assert row.ids.tolist() == expected.ids.tolist() and row.second == expected.second
+        assert row.targets == expected.targets and row.positions == expected.positions
+    for row, expected in zip(swapped(made).rows, straight.rows, strict=True):
+        assert row.ids.tolist() == expected.ids.tolist() and row.second == expected.second
+    # Both texts cut: the same pieces of each are read in either order.
+    long = encode([{"text": "bir iki üç " * 20, "text_b": "dörd beş altı " * 20}], "pair", tokenizer, ["x"], 24)
+    a, b = (long.rows[0].ids[1 : long.rows[0].second - 1], long.rows[0].ids[long.rows[0].second : -1])
+    assert swapped(long).rows[0].ids.tolist() == join(tokenizer, b, a)[0].tolist()

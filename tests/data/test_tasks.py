@@ -386,6 +386,34 @@ def test_next_sentence_command_writes_a_file_that_load_task_takes(tmp_path):
     assert not {e["group"] for e in from_file.train} & {e["group"] for e in from_file.test}
 
 
+@pytest.mark.parametrize(
+    ("rows", "config", "said"),
+    [
+        ([{"text": f"mətn {n}", "label": "ab"[n % 2]} for n in range(40)], {"kind": "classification", "both_orders": True},
+         "task.both_orders: classification has no two texts"),
+        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)],
+         {"kind": "pair", "both_orders": True, "next_sentence": True, "positive": "a"}, "what a next-sentence task asks for"),
+        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)], {"kind": "pair", "valid_tags": True},
+         "task.valid_tags: pair has no tags"),
+        ([{"words": [f"a{n}", "b"], "tags": ["S-PER", "O"]} for n in range(40)], {"kind": "tagging", "valid_tags": True},
+         "'S-PER' is no tag of IOB2"),
+        ([{"words": [f"a{n}", "b"], "tags": ["B-PER", "O"]} for n in range(40)], {"kind": "tagging", "next_sentence": True},
+         "tagging does not ask what follows"),
+        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)], {"kind": "pair", "next_sentence": True},
+         "which class says that the second text follows"),
+    ],
+)  # fmt: skip
+def test_scores_are_read_as_the_task_allows(tmp_path, rows, config, said):
+    write_jsonl(tmp_path / "t.jsonl", rows)
+    with pytest.raises(UserError, match=said):
+        load_task({"train": str(tmp_path / "t.jsonl"), **config})
+    kept = {key: value for key, value in config.items() if key == "kind"}
+    plain = load_task({"train": str(tmp_path / "t.jsonl"), **kept})
+    assert not (plain.both_orders or plain.valid_tags or plain.next_sentence)
+    if config["kind"] == "pair":  # how scores are read is part of what a run depends on
+        assert load_task({"train": str(tmp_path / "t.jsonl"), **kept, "both_orders": True}).digest != plain.digest
+
+
 # ---------------------------------------------------------------- real files
 
 

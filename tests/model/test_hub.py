@@ -18,6 +18,7 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json
+from model import importing
 from model.hub import choose, download
 from model.store import load_masked_lm, read_checkpoint
 from tests.model.peers import write_peer
@@ -182,6 +183,11 @@ def test_a_checkpoint_by_id(hub, tiny, tmp_path):
     again, _ = load_masked_lm("hub://dil/kicik")
     assert len(hub.seen) == asked and again.encoder.config.norm_eps == model.encoder.config.norm_eps
     assert load_masked_lm(f"hub://dil/kicik@{'d' * 40}")[0].encoder.config.norm_eps == 1e-3
+    pin = importing.folder_of_cache() / "pins" / "dil--kicik@main.json"  # converted by an older version of the code: made anew
+    held = read_json(pin)
+    shutil.rmtree(importing.folder_of_cache() / held["key"])
+    pin.write_text(json.dumps({key: value for key, value in held.items() if key != "version"}))
+    assert read_checkpoint("hub://dil/kicik")[3]["source"] == values["source"] and read_json(pin) == held
     hub.shutdown()
     hub.server_close()
     assert torch.equal(read_checkpoint("hub://dil/kicik")[0]["encoder.words.weight"], weights["encoder.words.weight"])

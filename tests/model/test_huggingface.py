@@ -1,5 +1,6 @@
 """Hugging Face checkpoints of every family and head come in equal to 1e-5, and nothing that does not fit comes in."""
 
+import itertools
 import json
 import pickle
 import shutil
@@ -10,7 +11,7 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json, write_json
-from data.features import collate
+from data.features import Encoded, collate, encode, swapped
 from data.layout import Layout
 from model.families import SUFFIXES
 from model.fill_mask import fill_mask
@@ -85,6 +86,31 @@ def test_masked_lm_comes_in_equal(family, tmp_path):
     assert len(fill_mask(model, tokenizer, "Bakı [MASK] şəhəridir.")[0]) == 5
 
 
+@pytest.mark.parametrize("family", FAMILIES[:5])
+def test_pairs_are_framed_as_the_family_frames_them(family, tmp_path):
+    """RoBERTa's has two separators between the texts, and no second token type; cut pairs fill the same room."""
+    write_peer(tmp_path / "theirs", family)
+    folder = tmp_path / "theirs"
+    tokenizer = load_tokenizer(folder)
+    if family in ("bert", "mbert"):
+        peer = transformers.AutoTokenizer.from_pretrained(folder)
+    else:
+        peer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    examples = [{"text": a, "text_b": b} for a, b in itertools.pairwise(TEXTS)]
+    for row, example in zip(encode(examples, "pair", tokenizer, None, 64).rows, examples, strict=True):
+        expected = peer(example["text"], example["text_b"])["input_ids"]
+        assert row.ids.tolist() == expected
+        second = tokenizer.encode_batch([example["text_b"]])[0]
+        assert row.ids[row.second : -1].tolist() == second.tolist()
+        turned = swapped(Encoded("pair", [row], [0, 1], [False])).rows[0]
+        assert turned.ids.tolist() == peer(example["text_b"], example["text"])["input_ids"]
+        assert turned.ids[turned.second : -1].tolist() == tokenizer.encode_batch([example["text"]])[0].tolist()
+    long = [{"text": " ".join(TEXTS), "text_b": " ".join(TEXTS[::-1])}]
+    assert len(encode(long, "pair", tokenizer, None, 32).rows[0].ids) == 32
+    qa = [{"id": "1", "question": TEXTS[0], "context": " ".join(TEXTS * 3), "answers": []}]
+    assert {len(row.ids) for row in encode(qa, "qa", tokenizer, None, 64).rows[:-1]} == {64}
+
+
 @pytest.mark.parametrize(("family", "suffix"), [("bert", "ForPreTraining"), ("bert", "Model"), ("xlm-roberta", "Model")])
 def test_pooled_output_comes_in_equal(family, suffix, tmp_path):
     """The pooler of a checkpoint, also of a bare encoder's file, whose names have no prefix."""
@@ -100,7 +126,7 @@ def test_pooled_output_comes_in_equal(family, suffix, tmp_path):
         expected = peer(ids, attention_mask=mask).pooler_output
     torch.testing.assert_close(pooled, expected, **CLOSE)
     if suffix == "ForPreTraining":
-        assert any("seq_relationship" in note for note in notes)  # the next-sentence head is left out, and said so
+        assert any("next-sentence head (cls.seq_relationship) kept" in note for note in notes)
         load_masked_lm(tmp_path / "ours")
     else:
         assert any("no masked-LM head" in note for note in notes)
