@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
 
 from common.errors import UserError
 from common.files import read_json, write_jsonl, write_text
+from data.layout import Layout
+from data.next_sentence import read_documents
 from data.splits import split_of
 from model.embeddings import embed, export_sentences, main, mean_vectors, rows_of
 from model.encoder import EncoderConfig
@@ -20,7 +23,7 @@ from tests.conftest import ROOT, run_script
 from tests.model.peers import write_peer
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
-from training.sentences import info_nce, neighbours, scored_pairs, spearman
+from training.sentences import info_nce, neighbours, run, scored_pairs, spearman
 
 TEXTS = ["Bakı Azərbaycanın paytaxtıdır.", "İlıq yağış yağır, uşaqlar evə qaçır, çünki hava soyuyur və külək əsir.", "Salam!"]
 
@@ -47,8 +50,6 @@ def test_mean_over_all_tokens_at_unit_length(prepared, tmp_path):
     for text, vector in zip([*TEXTS, TEXTS[1] * 9], vectors, strict=True):
         row = rows_of(tokenizer, [text], 20)[0]
         assert len(row) <= 20 and row[0] == tokenizer.cls_id and row[-1] == tokenizer.sep_id
-        from data.layout import Layout
-
         with torch.no_grad():
             mean = encoder(torch.from_numpy(row), Layout.of([len(row)])).mean(0)
         torch.testing.assert_close(vector, mean / mean.norm(), atol=1e-5, rtol=1e-5)
@@ -150,9 +151,89 @@ def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
     assert losses[-1] < losses[0] / 2
 
 
+NOUNS = ("kitab", "dağ", "çay", "şəhər", "uşaq", "qatar", "alma", "dəniz", "bulud", "ağac", "körpü", "bazar", "səhər", "axşam")
+
+
+def by_hand(encoder, tokenizer, texts):
+    """Unit means over the tokens, a text at a time."""
+    found = []
+    for row in rows_of(tokenizer, texts, 48):
+        mean = encoder(torch.from_numpy(row), Layout.of([len(row)])).sum(0) / len(row)
+        found.append(mean / mean.square().sum().sqrt())
+    return torch.stack(found)
+
+
+def scores_by_hand(first, second, a, b, gold):
+    """Share of texts whose own next one is the nearest, and Spearman by scipy, of vectors [n, H]."""
+    nearest = [max(range(len(second)), key=lambda j, i=i: float(first[i] @ second[j])) == i for i in range(len(first))]
+    cosines = [float(x @ y) for x, y in zip(a, b, strict=True)]
+    return {"next_sentence": np.mean(nearest), "of": len(first), "spearman": spearmanr(cosines, gold).statistic}
+
+
+def test_one_step_is_that_of_the_definition(prepared, tmp_path):
+    """Pairs, loss, gradient, weights after it and scores, all from the texts that this test wrote and torch's primitives."""
+    tokenizer = load_tokenizer(prepared / "tokenizer")
+    checkpoint_of(tmp_path / "ours", tokenizer, "bert", dropout=0.0)
+    pairs = {f"d{n}": (f"Bu gün {noun} haqqında danışırıq.", f"Sabah {noun} barədə bir nağıl oxuyacağıq!")
+             for n, noun in enumerate(NOUNS, start=10)}  # fmt: skip
+    pairs["d11"] = (pairs["d11"][0], pairs["d10"][1])  # it says what another one says
+    write_jsonl(tmp_path / "texts.jsonl", [{"id": name, "text": f"{a} {b} Son."} for name, (a, b) in pairs.items()])
+    train, heldout = ([pair for name, pair in pairs.items() if (split_of(name) == 2) == held] for held in (False, True))
+    assert len(heldout) > 2 and {pairs["d10"], pairs["d11"]} <= set(train)
+    gold = [3.0, 1.0, 2.0]
+    write_jsonl(tmp_path / "scored.jsonl", [
+        {"text": a, "text_b": b, "score": score} for (a, b), score in zip(train, gold, strict=False)
+    ])  # fmt: skip
+    rate, decay = 1e-2, 0.1
+    words = [f"checkpoint={tmp_path / 'ours'}", f"documents={tmp_path}/texts.jsonl", f"test={tmp_path / 'scored.jsonl'}",
+             f"run_dir={tmp_path / 'run'}", f"batch={len(train)}", "max_length=48", "temperature=0.2", "log_every=1",
+             "clip=null", "schedule.warmup=0", f"optimizer.lr={rate}", f"optimizer.weight_decay={decay}", "device=cpu",
+             "precision=fp32"]  # fmt: skip
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert run(compose("sentences", words)) == 0
+
+    encoder, _ = load_encoder(tmp_path / "ours")
+    encoder.eval()
+    first, second = (by_hand(encoder, tokenizer, list(texts)) for texts in zip(*train, strict=True))
+    loss = 0
+    for i, (_, own) in enumerate(train):
+        others = [j for j, (_, b) in enumerate(train) if j == i or b != own]
+        for rows, columns in ((first, second), (second, first)):
+            likely = torch.exp(torch.stack([rows[i] @ columns[j] for j in others]) / 0.2)
+            loss = loss - torch.log(likely[others.index(i)] / likely.sum()) / (2 * len(train))
+    loss.backward()
+    gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    (step,) = [line for line in lines if "loss" in line]
+    assert step["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+    norm = sum(float(g.square().sum()) for g in gradients.values()) ** 0.5
+    assert step["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+
+    after, _ = load_encoder(tmp_path / "run" / "checkpoint")
+    moved = dict(after.named_parameters())
+    for name, weight in encoder.named_parameters():
+        wanted = weight.detach().clone()
+        if name in gradients:  # Adam's first step: the mean of the gradients is the gradient, that of the squares its square
+            wanted *= 1 - rate * decay * (weight.ndim > 1)
+            wanted -= rate * gradients[name] / (gradients[name].abs() + 1e-6)
+        torch.testing.assert_close(moved[name], wanted, atol=0.1 * rate, rtol=0)
+    assert max(float((moved[name] - weight).detach().abs().max()) for name, weight in encoder.named_parameters()) > 0.9 * rate
+
+    summary = read_json(tmp_path / "run" / "summary.json")
+    for when, model in (("before", encoder), ("after", after.eval())):
+        with torch.no_grad():
+            vectors = [
+                by_hand(model, tokenizer, list(texts)) for texts in (*zip(*heldout, strict=True), *zip(*train[:3], strict=True))
+            ]
+        assert summary[when] == pytest.approx(scores_by_hand(*vectors, gold)), when
+
+
 @pytest.mark.slow
 def test_the_command(prepared, tmp_path):
-    """From the demo's documents: learns, reports before and after, exports; reuses; bad words end with 2."""
+    """From the demo's documents: what transformers makes of the exported folder has the scores that the run printed; it is
+    used again; bad words end with 2."""
+    import transformers
+
     checkpoint_of(tmp_path / "ours", load_tokenizer(prepared / "tokenizer"), "bert", initializer_range=0.02)
     write_jsonl(tmp_path / "scored.jsonl", [{"text": t, "text_b": t[:-1], "score": n} for n, t in enumerate(TEXTS)])
     words = ["-m", "training.sentences", f"checkpoint={tmp_path / 'ours'}", f"documents={ROOT}/data/demo/corpus/*.jsonl",
@@ -161,12 +242,24 @@ def test_the_command(prepared, tmp_path):
     result = run_script(*words)
     assert result.returncode == 0, result.stderr
     summary = read_json(tmp_path / "run" / "summary.json")
-    assert summary["after"]["next_sentence"] > summary["before"]["next_sentence"]
-    print(summary["before"], summary["after"])
     losses = [line["loss"] for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").open()) if "loss" in line]
-    assert losses[-1] < losses[0] and "spearman" in summary["after"]
+    assert losses[-1] < losses[0] and summary["after"]["next_sentence"] > summary["before"]["next_sentence"]
     export_sentences(tmp_path / "run", tmp_path / "out")
-    assert "Sentence vectors: " in (tmp_path / "out" / "README.md").read_text()
+    _, heldout = neighbours(read_documents(sorted((ROOT / "data" / "demo" / "corpus").glob("*.jsonl"))))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
+
+    def vectors(texts):
+        batch = theirs(list(texts), padding=True, truncation=True, max_length=48, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][:, :, None]
+        return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+
+    both = [vectors(texts) for texts in (*zip(*heldout, strict=True), TEXTS, [text[:-1] for text in TEXTS])]
+    assert summary["after"] == pytest.approx(scores_by_hand(*both, range(3)))
+    shown = f"{summary['after']['next_sentence']:.1%} of {len(heldout)} held-out sentences"
+    assert shown in result.stdout and f"Sentence vectors: {shown}" in (tmp_path / "out" / "README.md").read_text()
     assert "reused" in run_script(*words).stdout
     for word, said in (
         ("documents=nowhere/*.jsonl", "no such files"),
