@@ -5,13 +5,16 @@ it becomes rules that transformers' AutoTokenizer runs too, with the same offset
 stock uncased BERT normaliser merges ön with on and qız with qiz, and no stock one lower-cases I to ı.
 """
 
+import io
 import re
+import tempfile
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
 
 import numpy as np
+import sentencepiece
 from tokenizers import Regex, normalizers
 
 from language.azerbaijani import (
@@ -176,35 +179,60 @@ def _lowered() -> np.ndarray:
     return table
 
 
-def plain_all(texts: Sequence[str], lowercase: bool) -> list[str | None]:
-    """`normalise` of each text of plain characters, None for the others: all by one look into a table.
+def odd_ones(texts: Sequence[str]) -> tuple[list[int], np.ndarray]:
+    """Places of the texts that hold a character which is not plain, and the lower case of all texts in one [units] uint16.
 
-    Raises UnicodeEncodeError for a lone surrogate in text to be lower-cased.
+    All by one look into a table. Raises UnicodeEncodeError for a lone surrogate.
     """
-    if not lowercase:
-        return [None if NOT_PLAIN.search(text) else text for text in texts]
     together = "".join(texts)
     units = np.frombuffer(together.encode("utf-16-le"), dtype=np.uint16)
     lowered = _lowered().take(units)
+    pairs = len(units) > len(together)  # characters of two units: looked up as one, and places counted in characters
+    if not pairs and lowered.all():
+        return [], lowered
     other = np.flatnonzero(lowered == 0)
-    if len(units) > len(together):  # characters of two units: both are looked up as one, and places counted in characters
+    if pairs:
         first = np.flatnonzero((units & 0xFC00) == 0xD800)
         points = 0x10000 + ((units[first] & 0x3FF).astype(np.int64) << 10 | units[first + 1] & 0x3FF)
         other = np.concatenate([other, first[_lowered()[points] == 0]])
         other -= np.searchsorted(first, other)
     ends = list(accumulate(map(len, texts)))
-    found: list[str | None] = []
-    together, begin = lowered.tobytes().decode("utf-16-le"), 0
-    for end in ends:
-        found.append(together[begin:end])
-        begin = end
-    for index in set(np.searchsorted(ends, other, side="right").tolist()):
+    return sorted(set(np.searchsorted(ends, other, side="right").tolist())), lowered
+
+
+def plain_all(texts: Sequence[str], lowercase: bool) -> list[str | None]:
+    """`normalise` of each text of plain characters, None for the others; errors as `odd_ones`."""
+    odd, lowered = odd_ones(texts)
+    found: list[str | None] = list(texts)
+    if lowercase:
+        together, begin = lowered.tobytes().decode("utf-16-le"), 0
+        for index, end in enumerate(accumulate(map(len, texts))):
+            found[index] = together[begin:end]
+            begin = end
+    for index in odd:
         found[index] = None
     return found
 
 
-def normalise_all(texts: Sequence[str], normalizer: normalizers.Normalizer, lowercase: bool) -> list[str]:
-    """`normalise` of each text."""
-    plain = plain_all(texts, lowercase)
-    return [normalise(text, normalizer, lowercase) if found is None else found
-            for text, found in zip(texts, plain, strict=True)]  # fmt: skip
+@cache
+def casing_model() -> bytes:
+    """A tiny sentencepiece model whose own normaliser, run in C++, lower-cases the plain letters and touches nothing else."""
+    model = io.BytesIO()
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        pairs = [(letter, lower(letter)) for letter in _PLAIN_LETTERS]
+        rules.writelines(f"{ord(old):X}\t{ord(new):X}\n" for old, new in pairs if old != new)
+        rules.flush()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["söz"]), model_writer=model, model_type="char", vocab_size=10, hard_vocab_limit=False,
+            normalization_rule_tsv=rules.name, remove_extra_whitespaces=False, minloglevel=2,
+        )  # fmt: skip
+    return model.getvalue()
+
+
+def cased_all(texts: Sequence[str], normalizer: normalizers.Normalizer, lowercase: bool) -> list[str]:
+    """`normalise` of each text that is not plain; plain ones as they are, for a reader that lower-cases by itself."""
+    odd, _ = odd_ones(texts)
+    found = list(texts)
+    for index in odd:
+        found[index] = normalise(texts[index], normalizer, lowercase)
+    return found

@@ -7,8 +7,11 @@ and BPE (tokenizer.model beside it), four times the speed of the library's own U
 in through `tokenization.loading`.
 """
 
+import ctypes
 import hashlib
+import os
 import re
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +28,15 @@ from common.files import write_bytes, write_json
 from tokenization.normaliser import (
     NOT_PLAIN,
     SPACE_MARK,
+    cased_all,
+    casing_model,
     lower_rules,
     normalise,
-    normalise_all,
     plain_all,
     space_marks,
     text_normalizer,
 )
+from tokenization.proto import with_normaliser_of
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4 in every tokenizer that we train
 PAD, UNK, CLS, SEP, MASK = SPECIAL_PIECES
@@ -46,8 +51,7 @@ JOINED = "\u02cd"  # stands for the space inside a phrase on the short way: a le
 # sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
 # 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
 SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
-# Characters that a library reads at once while the next are prepared. sentencepiece starts its threads anew for every call,
-# 0.8 ms of CPU each, so groups are large.
+# Characters that a library reads at once while the next are prepared.
 GROUP = 400_000
 
 
@@ -92,6 +96,7 @@ class Tokenizer:
             self._rules = text_normalizer(self.lowercase, settings["normaliser"].get("transliterate", False))
             self._short = _short_engine(engine, self.lowercase)
             self._words = _word_engine(self.pieces) if kind == "wordpiece" else None
+            self._reader = native if native is None or not self.lowercase else _lowering(native)
             phrases = phrase_pattern(self.pieces) if kind == "wordpiece" else ""
             self._phrases = re.compile(rf"\b{phrases}\b") if phrases else None
 
@@ -167,18 +172,18 @@ class Tokenizer:
         return encoded  # type: ignore[return-value]
 
     def _prepare_native(self, texts: Sequence[str]) -> list[str]:
-        return normalise_all(texts, self._rules, self.lowercase)
+        return cased_all(texts, self._rules, self.lowercase)
 
     def _read_native(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
-            return self.native.encode(texts, return_type="numpy")
+            return _in_threads(self._reader, texts)
         parts, owner = [], []
         for index, text in enumerate(texts):
             cut = _parts(text)
             parts += cut
             owner += [index] * len(cut)
-        read = self.native.encode(parts, return_type="numpy")
+        read = _in_threads(self._reader, parts)
         together: list[list[np.ndarray]] = [[] for _ in texts]
         for index, part, ids in zip(owner, parts, read, strict=True):
             # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
@@ -239,6 +244,30 @@ class Tokenizer:
     def _files(self) -> dict[str, bytes]:
         files = {} if self.engine is None else {JSON_FILE: self.engine.to_str(pretty=True).encode()}
         return files | ({} if self.native is None else {MODEL_FILE: self.native.serialized_model_proto()})
+
+
+_THREADS: dict[int, tuple[threading.Lock, sentencepiece.ThreadPool]] = {}  # of each process, by its number
+
+
+def _in_threads(native: sentencepiece.SentencePieceProcessor, texts: list[str]) -> list[np.ndarray]:
+    """sentencepiece over many texts, in threads that this process starts once: every call would start its own, 0.8 ms of CPU.
+
+    One call at a time, for two that share its threads wait for each other for ever. Nor may the threads be let go of: a
+    process that was forked has none of them, and would wait for their end.
+    """
+    if os.getpid() not in _THREADS:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = sentencepiece.ThreadPool(cores)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(threads))
+        _THREADS[os.getpid()] = threading.Lock(), threads
+    lock, threads = _THREADS[os.getpid()]
+    with lock:
+        return native.encode(texts, return_type="numpy", thread_pool=threads)
+
+
+def _lowering(native: sentencepiece.SentencePieceProcessor) -> sentencepiece.SentencePieceProcessor:
+    """The same pieces, and the letters of plain text lower-cased as they are read, which costs sentencepiece nothing more."""
+    return sentencepiece.SentencePieceProcessor(model_proto=with_normaliser_of(native.serialized_model_proto(), casing_model()))
 
 
 def refuse_surrogates(texts: Sequence[str], names: Sequence[str] | None = None) -> None:

@@ -2,8 +2,12 @@
 
 import gzip
 import json
+import os
 import random
+import signal
+import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -146,6 +150,34 @@ def test_groups_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
     for group in (1, 50, 10**6):
         monkeypatch.setattr("tokenization.tokenizer.GROUP", group)
         assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == alone
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_threads_and_forked_processes_share_a_tokenizer(folder):
+    """Calls from several threads at once, and from a process forked after the first call, which ends as it should."""
+    tokenizer = load_tokenizer(folder)
+    texts = [*HARD, "söz " * 30] * 20
+    wanted = [ids.tolist() for ids in tokenizer.encode_batch(texts)]
+    with ThreadPoolExecutor(4) as pool:
+        for read in pool.map(tokenizer.encode_batch, [texts] * 8, timeout=60):
+            assert [ids.tolist() for ids in read] == wanted
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 42 if [ids.tolist() for ids in tokenizer.encode_batch(texts)] == wanted else 1
+        finally:
+            os._exit(code)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done and os.waitstatus_to_exitcode(status) == 42
 
 
 def test_long_text_is_the_same_in_parts(folder):
