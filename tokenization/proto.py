@@ -1,7 +1,7 @@
 """The few fields of a sentencepiece model file that its library cannot change: read and rewritten in place.
 
-The file is a protocol buffer (sentencepiece_model.proto): field 1, repeated, is a piece, whose field 2 is its score
-as a 32-bit float; field 3 is the normaliser.
+The file is a protocol buffer (sentencepiece_model.proto): field 1, repeated, is a piece, whose field 1 is its text, field
+2 its score as a 32-bit float and field 3 its type, an ordinary one where it is left out; field 3 is the normaliser.
 """
 
 import struct
@@ -47,14 +47,22 @@ def rounded_scores(proto: bytes, step: float) -> bytes:
     return bytes(data)
 
 
+def as_ordinary_piece(proto: bytes, text: str, score: float) -> bytes:
+    """The same model in which the piece `text` is an ordinary one of this score, whatever its type was."""
+    name = _written(1, _BYTES, text.encode())
+    before = 0
+    for number, _, begin, end in _fields(proto, 0, len(proto)):
+        if number == 1 and proto.startswith(name, begin):
+            return proto[:before] + _written(1, _BYTES, name + _written(2, _FIXED32, struct.pack("<f", score))) + proto[end:]
+        before = end
+    raise ValueError(f"no piece {text!r} in the model")
+
+
 def with_normaliser_of(proto: bytes, other: bytes) -> bytes:
     """The model `proto` with the normaliser (field 3) of the model `other`."""
-    kept, taken = (
-        [(number, kind, model[begin:end]) for number, kind, begin, end in _fields(model, 0, len(model))]
-        for model in (proto, other)
-    )
-    chosen = [f for f in kept if f[0] != 3] + [f for f in taken if f[0] == 3]
-    return b"".join(_written(*field) for field in sorted(chosen, key=lambda field: field[0]))
+    (own,), (taken,) = ([(a, b) for n, _, a, b in _fields(model, 0, len(model)) if n == 3] for model in (proto, other))
+    header = len(_written(3, _BYTES, proto[slice(*own)])) - (own[1] - own[0])
+    return proto[: own[0] - header] + _written(3, _BYTES, other[slice(*taken)]) + proto[own[1] :]
 
 
 def _written(number: int, kind: int, content: bytes) -> bytes:

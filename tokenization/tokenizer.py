@@ -7,11 +7,8 @@ and BPE (tokenizer.model beside it), four times the speed of the library's own U
 in through `tokenization.loading`.
 """
 
-import ctypes
 import hashlib
-import os
 import re
-import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +33,7 @@ from tokenization.normaliser import (
     space_marks,
     text_normalizer,
 )
-from tokenization.proto import with_normaliser_of
+from tokenization.proto import as_ordinary_piece, with_normaliser_of
 
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0-4 in every tokenizer that we train
 PAD, UNK, CLS, SEP, MASK = SPECIAL_PIECES
@@ -51,8 +48,12 @@ JOINED = "\u02cd"  # stands for the space inside a phrase on the short way: a le
 # sentencepiece sums path scores in float32. Scores in steps of 1/64 add without error up to 2^24 / 64 = 262,144, and
 # 8,000 characters, unknown ones at about -30 each, stay below it: its best path is the library's, which sums in float64.
 SCORE_STEP, LONGEST_PART = 1 / 64, 8_000
-# Characters that a library reads at once while the next are prepared.
+# Characters that a library reads at once while the next are prepared. sentencepiece starts its threads anew for every call,
+# 0.8 ms of CPU each, so groups are large.
 GROUP = 400_000
+# Texts are read several at a time, a line end between them: an array for each costs 2.5 µs, a fifth of what Unigram takes
+# to read 180 characters. BPE's queue of merges is quicker for short runs.
+RUN = {"unigram": LONGEST_PART, "bpe": 1_000}
 
 
 class Encoding(NamedTuple):
@@ -96,7 +97,9 @@ class Tokenizer:
             self._rules = text_normalizer(self.lowercase, settings["normaliser"].get("transliterate", False))
             self._short = _short_engine(engine, self.lowercase)
             self._words = _word_engine(self.pieces) if kind == "wordpiece" else None
-            self._reader = native if native is None or not self.lowercase else _lowering(native)
+            if native is not None:
+                self._line_end = native.piece_to_id("\n")
+                self._reader = _reader(native, self.lowercase)
             phrases = phrase_pattern(self.pieces) if kind == "wordpiece" else ""
             self._phrases = re.compile(rf"\b{phrases}\b") if phrases else None
 
@@ -177,19 +180,47 @@ class Tokenizer:
     def _read_native(self, texts: list[str]) -> list[np.ndarray]:
         """sentencepiece over parts of at most LONGEST_PART characters; a part begins where its ▁ replaces a space."""
         if max(map(len, texts), default=0) <= LONGEST_PART:
-            return _in_threads(self._reader, texts)
+            return self._read_runs(texts)
         parts, owner = [], []
         for index, text in enumerate(texts):
             cut = _parts(text)
             parts += cut
             owner += [index] * len(cut)
-        read = _in_threads(self._reader, parts)
+        # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
+        read = self._read_runs([part if len(part) <= LONGEST_PART else "" for part in parts])
         together: list[list[np.ndarray]] = [[] for _ in texts]
         for index, part, ids in zip(owner, parts, read, strict=True):
-            # A run without a space beyond the bound is left to the library, which is slower and sums exactly.
             long = len(part) > LONGEST_PART
             together[index].append(_ints(self._short.encode(part, add_special_tokens=False).ids) if long else ids)
         return [arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for arrays in together]
+
+    def _read_runs(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each text, read in runs of RUN characters: t1, line end, space, t2, ..., line end.
+
+        No piece but its own holds a line end, so a text's pieces are what they are when it is read alone, and the space
+        gives it the ▁ that every text begins with.
+        """
+        runs, room, ends = [], 0, 0  # texts of each run; ends: line ends up to here
+        own, last = [], np.zeros(len(texts), dtype=np.int64)  # last: number of the line end that closes each text
+        for index, text in enumerate(texts):
+            if text:
+                if len(text) > room:
+                    own = []
+                    runs.append(own)
+                    room = RUN[self.kind]
+                own.append(text)
+                room -= len(text) + 2
+                ends += text.count("\n") + 1
+            last[index] = ends - 1
+        read = self._reader.encode(["\n ".join(run) + "\n" for run in runs], return_type="numpy")
+        ids = np.concatenate([np.zeros(0, np.int32), *read])
+        places = np.flatnonzero(ids == self._line_end)
+        stops = np.concatenate([[-1], places])[last + 1].tolist()
+        found, begin = [], 0
+        for text, stop in zip(texts, stops, strict=True):
+            found.append(ids[begin:stop] if text else ids[:0])
+            begin = stop + 1
+        return found
 
     def encode_with_offsets(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[Encoding]:
         """Ids and character offsets of each text, for answers, tags and characters covered; errors as `encode_batch`."""
@@ -246,28 +277,14 @@ class Tokenizer:
         return files | ({} if self.native is None else {MODEL_FILE: self.native.serialized_model_proto()})
 
 
-_THREADS: dict[int, tuple[threading.Lock, sentencepiece.ThreadPool]] = {}  # of each process, by its number
+def _reader(native: sentencepiece.SentencePieceProcessor, lowercase: bool) -> sentencepiece.SentencePieceProcessor:
+    """The same pieces for normalised text, and for plain text as it is: its letters are lower-cased as they are read.
 
-
-def _in_threads(native: sentencepiece.SentencePieceProcessor, texts: list[str]) -> list[np.ndarray]:
-    """sentencepiece over many texts, in threads that this process starts once: every call would start its own, 0.8 ms of CPU.
-
-    One call at a time, for two that share its threads wait for each other for ever. Nor may the threads be let go of: a
-    process that was forked has none of them, and would wait for their end.
+    The line end is an ordinary piece there: sentencepiece gives symbols that the user defined a score that is no multiple of
+    SCORE_STEP, and the sums after it would not be exact.
     """
-    if os.getpid() not in _THREADS:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = sentencepiece.ThreadPool(cores)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(threads))
-        _THREADS[os.getpid()] = threading.Lock(), threads
-    lock, threads = _THREADS[os.getpid()]
-    with lock:
-        return native.encode(texts, return_type="numpy", thread_pool=threads)
-
-
-def _lowering(native: sentencepiece.SentencePieceProcessor) -> sentencepiece.SentencePieceProcessor:
-    """The same pieces, and the letters of plain text lower-cased as they are read, which costs sentencepiece nothing more."""
-    return sentencepiece.SentencePieceProcessor(model_proto=with_normaliser_of(native.serialized_model_proto(), casing_model()))
+    proto = as_ordinary_piece(native.serialized_model_proto(), "\n", -1.0)
+    return sentencepiece.SentencePieceProcessor(model_proto=with_normaliser_of(proto, casing_model()) if lowercase else proto)
 
 
 def refuse_surrogates(texts: Sequence[str], names: Sequence[str] | None = None) -> None:

@@ -143,21 +143,25 @@ def test_plain_texts_are_found_in_one_look():
         assert normaliser.plain_all([], lowercase) == [] and normaliser.plain_all(["", "𐐀", ""], lowercase) == ["", None, ""]
 
 
-def test_groups_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
+def test_groups_and_runs_of_a_batch_are_one_by_one_the_same(folder, monkeypatch):
+    """Texts read together, a line end between them, have the ids that the library gives each; empty ones and line ends too."""
     tokenizer = load_tokenizer(folder)
-    texts = [*HARD, "", *(word for pair in PAIRS for word in pair.split("/")), "söz " * 30]
-    alone = [tokenizer.encode_batch([text])[0].tolist() for text in texts]
-    for group in (1, 50, 10**6):
-        monkeypatch.setattr("tokenization.tokenizer.GROUP", group)
-        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == alone
+    texts = ["", *HARD, "", "\n", " ", "a\n\nb\n", *(word for pair in PAIRS for word in pair.split("/")), "söz " * 30, ""]
+    alone = [tokenizer.encode_with_offsets([text])[0].ids.tolist() for text in texts]
+    for size in (1, 50, 10**6):
+        monkeypatch.setattr("tokenization.tokenizer.GROUP", size)
+        for run in (1, 40, LONGEST_PART):
+            monkeypatch.setattr("tokenization.tokenizer.RUN", {"unigram": run, "bpe": run})
+            assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == alone
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_threads_and_forked_processes_share_a_tokenizer(folder):
+def test_threads_and_forked_processes_share_a_tokenizer(folder, monkeypatch):
     """Calls from several threads at once, and from a process forked after the first call, which ends as it should."""
     tokenizer = load_tokenizer(folder)
-    texts = [*HARD, "söz " * 30] * 20
+    monkeypatch.setattr("tokenization.tokenizer.GROUP", 5_000)
+    texts = [*HARD, "söz " * 30, "heç bir " * 300] * 10
     wanted = [ids.tolist() for ids in tokenizer.encode_batch(texts)]
     with ThreadPoolExecutor(4) as pool:
         for read in pool.map(tokenizer.encode_batch, [texts] * 8, timeout=60):
