@@ -371,6 +371,7 @@ def test_bad_input_is_one_message_and_code_2(checkpoint, files, tmp_path):
         read_start("nowhere")
 
 
+@pytest.mark.slow
 def test_benchmark_runs_what_is_not_finished_and_reports(checkpoint, files, tmp_path):
     models = f"[{{name: a, checkpoint: {checkpoint}}}, {{name: b, checkpoint: {checkpoint}, scratch: true}}]"
     tasks = f"[{{name: p, kind: pair, train: {files['pair']}}}, {{name: c, kind: choice, train: {files['choice']}}}]"

@@ -1,5 +1,6 @@
 """README is true: its map is the tree, and every command in it exists and takes the words it is shown with."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -51,10 +52,30 @@ def test_script_takes_these_words(words):
     assert config.name
 
 
-@pytest.mark.parametrize("module", sorted({words[2] for words in commands() if words[:2] == ["python", "-m"]}))
-def test_module_shows_its_help(module):
-    result = run_script("-m", module, "--help")
-    assert result.returncode == 0 and module in result.stdout, result.stderr
+HELP = """
+import contextlib, io, json, runpy, sys
+shown = {}
+for name in sys.argv[1:]:
+    sys.argv, said, code = [name, "--help"], io.StringIO(), None
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code
+    shown[name] = [code, said.getvalue()]
+print(json.dumps(shown))
+"""
+
+
+def test_modules_show_their_help():
+    """All in one process, since each by itself imports torch for its few lines; the one that Hydra starts by itself."""
+    modules = {words[2] for words in commands() if words[:2] == ["python", "-m"]}
+    result = run_script("-c", HELP, *sorted(modules - {"training.sentences"}))
+    assert result.returncode == 0, result.stderr
+    for module, (code, said) in json.loads(result.stdout.splitlines()[-1]).items():
+        assert code in (0, None) and f"python -m {module}" in said, (module, code, said)
+    result = run_script("-m", "training.sentences", "--help")
+    assert result.returncode == 0 and "training.sentences" in result.stdout, result.stderr
 
 
 def test_filters_work_as_shown():

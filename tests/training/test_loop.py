@@ -21,6 +21,7 @@ def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").open()]
 
 
+@pytest.mark.slow
 def test_minutes_are_minutes_and_all_ranks_end_at_the_same_step(prepared, tmp_path):
     """Each rank has its own clock: without agreement one would wait for the other for ever. Probes are logged as well."""
     words = ["budget={steps: null, minutes: 0.05}", "evaluation.every=40", f"evaluation.probes=['{PROBE}']", "log_every=7"]

@@ -47,6 +47,7 @@ def check_complete(folder: Path) -> None:
         assert (run / "checkpoint" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_four_complete_runs_and_the_second_time_none(prepared, tmp_path):
     """In the middle of the second run the sweep is killed; the same command does the rest, a third time nothing."""
     before = {path: path.stat().st_mtime_ns for path in prepared.rglob("[!.]*")}
