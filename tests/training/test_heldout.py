@@ -103,5 +103,8 @@ def test_bad_files_are_named(checkpoint, tmp_path, content, words):
     file.write_bytes(content)
     with pytest.raises(UserError, match=words):
         scores_of(checkpoint, file)
-    result = run_script("-m", "training.heldout", tmp_path / "nowhere", file)
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    result = run_script("-m", "training.heldout", tmp_path / "nowhere", tmp_path / "text.jsonl")
     assert result.returncode == 2 and "no such checkpoint" in result.stderr and "Traceback" not in result.stderr
