@@ -258,12 +258,12 @@ def _repeated(words: dict[str, int], bar: tqdm) -> Iterator[str]:
         bar.update()
 
 
-def _train_sentencepiece(settings: dict[str, Any], words: dict[str, int]) -> Tokenizer:
+def _train_sentencepiece(settings: dict[str, Any], words: dict[str, int], most_bytes: int = MOST_BYTES) -> Tokenizer:
     model = io.BytesIO()
     pad, unk, cls, sep, mask = SPECIAL_PIECES
     scale = 1.0
     if settings["kind"] == "unigram":
-        scale = max(1.0, sum(count * (len(word.encode()) + 1) for word, count in words.items()) / MOST_BYTES)
+        scale = max(1.0, sum(count * (len(word.encode()) + 1) for word, count in words.items()) / most_bytes)
     lines = (f"{word}\t{max(1, round(count / scale))}" for word, count in words.items())
     print(f"tokenizer: {settings['kind']} on {len(words):,} words (sentencepiece reports no progress)")
     try:
