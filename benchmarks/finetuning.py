@@ -5,9 +5,11 @@
 
 Titles, pairs, names and question windows: of the real set where AZ_DATA names it, else of the demo. The peers are
 BertFor*'s forward and backward with fused AdamW and clipping, its rows padded to the task's max_length (as run_glue and
-run_qa do) or to the longest of each batch (as run_ner does); ours are finetune.py's rows, flat. fp32 on CPU, bf16 on CUDA,
-on both sides. All runs are processes of their own and alternate. First the losses of the same weights and rows are
-computed; more than 1e-4 apart is an error. Rows of a question are windows; real tokens are all of a row's, never padding.
+run_qa do) or to the longest of each batch (as run_ner does); ours are finetune.py's rows, flat. The peers are in fp32 on
+CPU, as the scripts run, and in bf16 on CUDA; ours in what finetune.py takes by itself, and in fp32 too where that is
+another. Rows are drawn from all of the train file. All runs are processes of their own and alternate. First the losses of
+the same weights and rows are computed in fp32; more than 1e-4 apart is an error. Rows of a question are windows; real
+tokens are all of a row's, never padding.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from model.heads import TaskModel, has_pooler
 from tokenization.loading import load_tokenizer
 from training.finetuning import MAX_LENGTH
 from training.memory import keep_freed_blocks
+from training.precision import choose_dtype
 from training.tracking import peak_memory, reset_peak_memory
 
 BARS = {"max-length": 3.0, "dynamic": 1.3}  # examples a second of ours over this peer's
@@ -120,13 +123,14 @@ def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> 
     """Optimizer steps, one a batch; the loss of each."""
     device = torch.device(work["device"])
     ours, peer = models(work)
-    flat = work["way"] == "ours"
+    flat = work["way"].startswith("ours")
     if flat:
         keep_freed_blocks()  # as finetune.py does
     model = (ours if flat else peer).to(device)
     del ours, peer
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
-    cast = (lambda: torch.autocast(device.type, torch.bfloat16)) if device.type == "cuda" else contextlib.nullcontext
+    dtype = choose_dtype("auto" if work["way"] == "ours" or device.type == "cuda" else "fp32", device)
+    cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
     for numbers in batches:
         total = torch.zeros((), device=device)
         if flat:
@@ -183,10 +187,11 @@ def rows_of(name: str, data: Path, needed: int, folder: Path) -> dict[str, Any]:
     options = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     task = load_task(options)
     longest = MAX_LENGTH.get(task.kind, 128)
-    encoded = encode(task.train[:needed], task.kind, load_tokenizer(data / "tokenizer"), task.labels, longest, None)
+    drawn = [task.train[number] for number in stream(0).permutation(len(task.train))[:needed]]  # files are sorted by text
+    encoded = encode(drawn, task.kind, load_tokenizer(data / "tokenizer"), task.labels, longest, None)
     rows = [
         {"ids": row.ids.tolist(), "second": row.second, "positions": row.positions.tolist(), "targets": row.targets.tolist()}
-        for row in encoded.rows[:needed]
+        for row in (encoded.rows[number] for number in stream(1).permutation(len(encoded.rows))[:needed])
     ]
     write_json(folder / f"{name}.json", rows)
     mean = sum(len(row["ids"]) for row in rows) / len(rows)
@@ -222,7 +227,8 @@ def main() -> None:
             base = {"shape": shape, "batch": options.batch, "device": options.device, "warmup": options.warmup,
                     "steps": options.steps, "attention_dropout": options.attention_dropout, **task}  # fmt: skip
             losses = in_child("benchmarks.finetuning", base | {"way": "check"}, options.threads)
-            works = {way: base | {"way": way} for way in ("ours", *BARS)}
+            alone = choose_dtype("auto", torch.device(options.device)) == torch.float32 or options.device == "cuda"
+            works = {way: base | {"way": way} for way in ("ours", *([] if alone else ["ours fp32"]), *BARS)}
             runs = in_turn("benchmarks.finetuning", works, options.repeats, options.threads)
             found["tasks"][name] = {"task": task, "losses": losses, "runs": runs}
             for way, taken in runs.items():
