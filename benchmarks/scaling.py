@@ -113,9 +113,9 @@ def table_and_plot(what: str, runs: dict[int, list[dict[str, Any]]], options: ar
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2))
     left.plot(list(runs), [speeds[value]["median"] for value in runs], marker="o")
     left.fill_between(list(runs), *([speeds[value][end] for value in runs] for end in ("least", "most")), alpha=0.2)
-    left.set(ylabel="real tokens a second", ylim=(0, None))
+    left.set(ylabel="real tokens a second", ylim=(0, 1.1 * max(speed["most"] for speed in speeds.values())))
     right.plot(list(runs), [peaks[value] for value in runs], marker="o", color="tab:red")
-    right.set(ylabel="peak MB of a process", ylim=(0, None))
+    right.set(ylabel="peak MB of a process", ylim=(0, 1.1 * max(peaks.values())))
     for axes in (left, right):
         axes.set(xlabel=AXES[what])
         axes.set_xscale("log", base=2)
