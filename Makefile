@@ -1,5 +1,5 @@
 # make demo       install into .venv and run the whole way on the text shipped here (under 4 minutes on 2 cores)
-# make test       install what tests need and run the fast ones (about 5 minutes); make test-all adds the long ones
+# make test       install what tests need and run the fast ones (about 4 minutes); make test-all adds the long ones
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
