@@ -227,8 +227,8 @@ def main() -> None:
             base = {"shape": shape, "batch": options.batch, "device": options.device, "warmup": options.warmup,
                     "steps": options.steps, "attention_dropout": options.attention_dropout, **task}  # fmt: skip
             losses = in_child("benchmarks.finetuning", base | {"way": "check"}, options.threads)
-            alone = choose_dtype("auto", torch.device(options.device)) == torch.float32 or options.device == "cuda"
-            works = {way: base | {"way": way} for way in ("ours", *([] if alone else ["ours fp32"]), *BARS)}
+            mixed = options.device == "cpu" and choose_dtype("auto", torch.device("cpu")) != torch.float32  # the peers are not
+            works = {way: base | {"way": way} for way in ("ours", *(["ours fp32"] if mixed else []), *BARS)}
             runs = in_turn("benchmarks.finetuning", works, options.repeats, options.threads)
             found["tasks"][name] = {"task": task, "losses": losses, "runs": runs}
             for way, taken in runs.items():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.files import sha256_file
-from tests.conftest import TINY, run_script
+from tests.conftest import TINY, run_script, training_words
 
 
 def snapshot(folder):
@@ -56,12 +56,9 @@ def test_vocabulary_that_the_text_cannot_fill(prepared):
 
 
 @pytest.mark.parametrize("script", ["prepare.py", "train.py", "finetune.py", "benchmark.py"])
-def test_unknown_key(script):
+def test_unknown_key_and_unknown_experiment(script):
     refused(script, "learning_rat=1", named="learning_rat")
-
-
-def test_unknown_experiment():
-    refused("train.py", "experiment=nowhere", named="nowhere")  # one place answers for all four, common/launch.py
+    refused(script, "experiment=nowhere", named="nowhere")
 
 
 def test_earlier_results_outlive_a_later_mistake(prepared, tmp_path):
@@ -69,3 +66,12 @@ def test_earlier_results_outlive_a_later_mistake(prepared, tmp_path):
     before = snapshot(prepared)
     refused("prepare.py", "corpus=local", f"corpus.path={tmp_path / 'gone'}", f"workdir={prepared}", *TINY, named="gone")
     assert snapshot(prepared) == before
+
+
+def test_task_file_without_its_column(prepared, tmp_path):
+    run = tmp_path / "run"
+    assert run_script(*training_words(prepared, run, "budget.steps=1")).returncode == 0
+    (tmp_path / "a.csv").write_text("başlıq,sinif\nBir kitab,a\nİki kitab,b\n", encoding="utf-8")
+    message = refused("finetune.py", f"checkpoint={run}", "task.kind=classification", f"task.train={tmp_path / 'a.csv'}",
+                      f"hydra.run.dir={tmp_path / 'out'}", named="a.csv")  # fmt: skip
+    assert "başlıq" in message and "task.columns" in message
