@@ -1,4 +1,4 @@
-"""Files that arrive whole: written beside, synced, renamed; read with the line number in every complaint."""
+"""Atomic files: written under a temporary name, synced, then renamed; readers name the file and line in every error."""
 
 import contextlib
 import gzip
@@ -6,16 +6,31 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from common.errors import UserError
+from common.errors import UserError, disk_error
+
+ROOT = Path(__file__).resolve().parent.parent  # the checkout
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """A block that writes to `path`: errors of the disk become a DiskError, all others pass through."""
+    try:
+        yield
+    except Exception as error:
+        if told := disk_error(error, path):
+            raise told from None
+        raise
 
 
 def sync(path: Path) -> None:
-    """Force a file to disk, or a folder: a rename is durable only once the folder that holds the name is on disk too."""
+    """Flush a file or folder to disk. A rename is durable only once the folder that holds the name is flushed too."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -24,47 +39,85 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force every file below `folder`, and the folder itself, to disk."""
+    """Flush every file below `folder`, and the folder itself, to disk."""
     for path in [*folder.rglob("*"), folder]:
-        sync(path)
+        with writing(path):
+            sync(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder with its contents, a file, or a link (never its target). A missing path is no error."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def put_in_place(finished: Path, folder: Path) -> None:
-    """Rename the folder `finished` to `folder`; what stood there goes only once its successor is ready."""
+    """Rename the folder `finished` to `folder`; an existing folder is removed only once its successor is ready.
+
+    If `folder` is a symbolic link, the link stays and the folder that it points to is replaced, on whatever disk that is.
+    """
+    with writing(folder):
+        folder = Path(os.path.realpath(folder))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if finished.stat().st_dev != folder.parent.stat().st_dev:  # a rename cannot cross disks
+            beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+            remove(beside)
+            try:
+                shutil.copytree(finished, beside, symlinks=True)
+                sync_tree(beside)
+                swap(beside, folder)
+            finally:
+                remove(beside)
+            remove(finished)
+        else:
+            swap(finished, folder)
+
+
+def swap(finished: Path, folder: Path) -> None:
+    """Rename `finished` to `folder` on the same disk; an existing folder is removed once its successor is in place."""
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     if folder.exists():
         folder.rename(old)
-    finished.rename(folder)
+    try:
+        finished.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
     sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 @contextlib.contextmanager
 def open_whole(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing bytes so that it appears complete or not at all.
+    """Open `path` for writing bytes, so that it appears complete or not at all.
 
-    The bytes go to a hidden neighbour that is synced and renamed at the end of the block. If the block raises, the
-    neighbour is removed and whatever stood at `path` before is untouched. A name that ends in `.gz` is compressed,
-    with no time stamp inside, so that the same content gives the same file.
+    The bytes go to a hidden temporary file beside it, which is synced and renamed at the end of the block. If the block
+    raises, the temporary file is removed and an existing file at `path` stays as it was. A name that ends in `.gz` is
+    compressed, without a time stamp, so that equal content gives equal bytes. Raises DiskError where the disk is full,
+    read-only or not writable.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=6) as packed:
-                    yield packed  # type: ignore[misc]
-            else:
-                yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(beside, path)
-        sync(path.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(beside, "wb") as raw:
+                if path.suffix == ".gz":
+                    with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=6) as packed:
+                        yield packed  # type: ignore[misc]
+                else:
+                    yield raw
+                raw.flush()
+                os.fsync(raw.fileno())
+            os.replace(beside, path)
+            sync(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -84,24 +137,25 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file (.gz or plain); raise UserError with the place when it is missing or damaged."""
+    """Read one JSON file (.gz or plain); raises UserError with the place when it is missing or damaged."""
     try:
         with open_text(path) as file:
             return json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Restore the file or make it anew.") from None
+        raise UserError(f"{path}: not valid JSON ({error}). Restore the file or create it again.") from None
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode  # json.dumps would make one a record
+# json.dumps would create an encoder for each record.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": ")).encode
 
 
 def json_line(record: Any) -> bytes:
-    """One record as a line of JSON, the one spelling used for every .jsonl file that the project writes."""
+    """One record as a line of JSON, in the format of every .jsonl file that the project writes."""
     return (_encode(record) + "\n").encode()
 
 
 def write_jsonl(path: str | Path, records: Any) -> int:
-    """Write an iterable of records to `path` (.jsonl or .jsonl.gz), whole or not at all; return how many."""
+    """Write an iterable of records to `path` (.jsonl or .jsonl.gz), whole or not at all; returns their number."""
     count = 0
     with open_whole(path) as file:
         for record in records:
@@ -110,20 +164,55 @@ def write_jsonl(path: str | Path, records: Any) -> int:
     return count
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"  # how the note begins that git-lfs leaves in the place of a file
+# Its predecessors' notes too, a byte-order mark and blanks before it (editors put them), and git-annex's.
+_POINTER = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s{0,9}"
+    rb"(?:version https?://(?:git-lfs\.github\.com|hawser\.github\.com|git-media\.io)/|\S{0,99}/annex/objects/)"
+)
+
+
+def is_pointer(path: str | Path) -> bool:
+    """Whether a file is no data but the note of git-lfs or git-annex of where they lie, which a clone without them has.
+
+    Of a .gz file what is packed in it is looked at too.
+    """
+    with open(path, "rb") as file:
+        begin = file.read(200)
+    if begin.startswith(b"\x1f\x8b"):
+        with contextlib.suppress(zlib.error):
+            begin = zlib.decompressobj(wbits=31).decompress(begin, 200)
+    return _POINTER.match(begin) is not None
+
+
+def refuse_pointer(path: str | Path) -> None:
+    """UserError for a git-lfs pointer. Called wherever a file from outside the project is read."""
+    with contextlib.suppress(OSError):  # a missing file is reported by whoever opens it next
+        if is_pointer(path):
+            raise UserError(
+                f"{path}: a git-lfs pointer, not the file itself. Run `git lfs pull` in its clone and try again (or "
+                "`git annex get`, where git-annex keeps it)."
+            )
+
+
 def open_text(path: str | Path) -> IO[str]:
-    """Open a text file (.gz or plain) for reading as UTF-8 without a byte-order mark, lines ended by \\n alone."""
+    """Open a text file (.gz or plain) for reading as UTF-8, without a byte-order mark; only \\n ends a line.
+
+    Raises UserError for a missing file and for a git-lfs pointer.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file.")
+    refuse_pointer(path)
     raw = gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")  # noqa: SIM115  (the caller closes it)
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n")  # type: ignore[arg-type]
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) for every non-empty line; raise UserError that names the line otherwise.
+    """Yield (line number from 1, object) for every non-empty line; a line that cannot be read is a UserError with its number.
 
-    For files that we wrote or that a task needs whole. Raw corpora, where a bad line is set aside and counted
-    instead, go through `corpus.sources`.
+    For files that the project wrote or that a task needs complete. Raw corpora are read by `corpus.reading.sources`, which
+    sets bad lines aside and counts them.
     """
     number = 0
     try:
@@ -142,7 +231,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in pieces of 1 MiB."""
+    """Hex SHA-256 of a file's bytes, read in chunks of 1 MiB."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -151,5 +240,5 @@ def sha256_file(path: str | Path) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Hex SHA-256 of any JSON-able value in one canonical spelling: the identity of configs and inputs."""
+    """Hex SHA-256 of a JSON-able value in one canonical form: the identity of configs and inputs."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
