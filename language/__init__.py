@@ -1,1 +1,5 @@
-"""What is true of one language and of nothing else: one file a language."""
+"""Language packs: one file for each language, found by `language.base.load_language`."""
+
+import pkgutil
+
+__path__ = pkgutil.extend_path(__path__, __name__)  # a folder `language` elsewhere on PYTHONPATH may hold further packs

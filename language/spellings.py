@@ -1,19 +1,18 @@
-"""The ways one sentence may be typed: what the language detector is trained to see through.
+"""The ways in which a sentence may be typed: variants on which the language detector is trained.
 
-Azerbaijani without its letters ("cox gozel"), with sh and ch, with w for ş, in the spelling of 1991, in Cyrillic, with
-Cyrillic look-alikes; neighbours in ASCII too, so that bare letters do not mean Azerbaijani. Four languages that the
-labelled sentences lack for training are made by rule from a sister: Turkmen and Uzbek in Cyrillic, Uyghur in Latin,
-and Gagauz, as far as rules can, from Turkish.
+Azerbaijani without its special letters ("cox gozel"), with sh and ch, with w for ş, in the spelling of 1991, in Cyrillic,
+with Cyrillic look-alikes; other languages in ASCII too, so that plain letters do not indicate Azerbaijani. Four languages
+without labelled training sentences are derived by rules from a related one: Turkmen and Uzbek in Cyrillic, Uyghur in
+Latin, and Gagauz, as far as rules can, from Turkish.
 """
 
 import random
 import re
 from collections.abc import Iterator
 
-from language.azerbaijani import CYRILLIC, LOOKALIKES, lower
+from language.azerbaijani import LOOKALIKES, digraphs, e_typed, lower, spelled_1991, to_cyrillic, w_typed
+from language.base import ascii_typed
 
-_ASCII = str.maketrans("əƏğĞıİöÖşŞüÜçÇäÄňŇñÑýÝžŽâÂîÎûÛ", "eEgGiIoOsSuUcCaAnNnNyYzZaAiIuU")
-_CYRILLIC = {latin: letter for letter, latin in CYRILLIC.items() if letter not in "йяюёэцщьъ"}
 _TWINS = {latin: letter for letter, latin in LOOKALIKES.items() if letter in "аесорхуіј"}
 _APOSTROPHES = "‘’ʻʼ`'"
 
@@ -23,58 +22,40 @@ _UZBEK = dict(zip("abdefghijklmnopqrstuvxyz'", "абдефгҳижклмнопқ
 _UYGHUR = dict(zip("اەېىوۇۆۈۋبپتجخدرزسفقكگلمنھي", "aeéiouöüwbptjxdrzsfqkglmnhy", strict=True))
 _UYGHUR |= {"چ": "ch", "ژ": "zh", "ش": "sh", "ڭ": "ng", "غ": "gh", "ئ": "", "،": ",", "؟": "?"}
 
-# Sound laws and words that set Gagauz apart from Turkish; each is applied to three words in four, as usage varies.
+# Sound laws and words that distinguish Gagauz from Turkish; each is applied to three words in four, as usage varies.
 _GAGAUZ = [
     (re.compile(pattern), new)
     for pattern, new in (
-        ("'", ""), (r"\bh(?=[aeıou])", ""), ("ğ(?=[aeıioöuü])", ""), ("([aeıioöuü])ğ", r"\1\1"),
-        ("nl(?=[ae])", "nn"), (r"\bve\b", "hem"),
-        (r"\bki\b", "ani"), (r"\biçin\b", "deyni"), (r"\bçünkü\b", "zerä"), (r"\bsonra", "sora"), (r"\bşimdi", "şindi"),
-        (r"\bile\b", "ilä"), ("[ıu]yor", "êr"), ("[iü]yor", "er"), ("acak", "acek"),
-        (r"me(?:k|ye)\b", "mää"), (r"ma(?:k|ya)\b", "maa"), (r"(?<=\w\w)e(?=[lmnrz]?\b)", "ä"), ("(?<=[ld])er(?=[id])", "är"),
+        ("'", ""),
+        (r"\bh(?=[aeıou])", ""),
+        ("ğ(?=[aeıioöuü])", ""),
+        ("([aeıioöuü])ğ", r"\1\1"),
+        ("nl(?=[ae])", "nn"),
+        (r"\bve\b", "hem"),
+        (r"\bki\b", "ani"),
+        (r"\biçin\b", "deyni"),
+        (r"\bçünkü\b", "zerä"),
+        (r"\bsonra", "sora"),
+        (r"\bşimdi", "şindi"),
+        (r"\bile\b", "ilä"),
+        ("[ıu]yor", "êr"),
+        ("[iü]yor", "er"),
+        ("acak", "acek"),
+        (r"me(?:k|ye)\b", "mää"),
+        (r"ma(?:k|ya)\b", "maa"),
+        (r"(?<=\w\w)e(?=[lmnrz]?\b)", "ä"),
+        ("(?<=[ld])er(?=[id])", "är"),
     )
-]  # fmt: skip
-
-
-def ascii_typed(text: str) -> str:
-    """Every letter as the one that an English keyboard has: "çox gözəl" is "cox gozel"."""
-    return text.translate(_ASCII)
-
-
-def digraphs(text: str) -> str:
-    """ASCII, with sh and ch for ş and ç."""
-    for letter, typed in (("ş", "sh"), ("Ş", "Sh"), ("ç", "ch"), ("Ç", "Ch")):
-        text = text.replace(letter, typed)
-    return ascii_typed(text)
-
-
-def w_typed(text: str) -> str:
-    """ASCII, with w for ş, as in chats."""
-    return ascii_typed(text.replace("ş", "w").replace("Ş", "W"))
-
-
-def e_typed(text: str) -> str:
-    """Only ə is missing: e stands for it, as on a Turkish keyboard."""
-    return text.replace("ə", "e").replace("Ə", "E")
-
-
-def spelled_1991(text: str) -> str:
-    """The alphabet of 1991: ä for ə."""
-    return text.replace("ə", "ä").replace("Ə", "Ä")
-
-
-def to_cyrillic(text: str) -> str:
-    """The Cyrillic of 1958-1991, letter by letter, in lower case."""
-    return "".join(_CYRILLIC.get(letter, letter) for letter in lower(text))
+]
 
 
 def looking_alike(text: str, rng: random.Random) -> str:
-    """Three in ten of the letters that have a Cyrillic twin are that twin."""
+    """Replace three in ten of the letters that have a Cyrillic look-alike by it."""
     return "".join(_TWINS[letter] if letter in _TWINS and rng.random() < 0.3 else letter for letter in text)
 
 
 def half_ascii(text: str, rng: random.Random) -> str:
-    """Some words with their letters, some without."""
+    """Some words with their special letters, some without."""
     return " ".join(ascii_typed(word) if rng.random() < 0.5 else word for word in text.split(" "))
 
 
@@ -111,7 +92,7 @@ def uyghur_latin(text: str) -> str:
 
 
 def spellings(label: str, script: str, text: str, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """(label, text) for one labelled sentence: as it is, and in the other ways that it may be typed."""
+    """(label, text) for one labelled sentence: as it is, and in its other spellings."""
     yield label, text
     if (label, script) == ("az", "Latn"):
         for way in (ascii_typed, ascii_typed, e_typed, e_typed, digraphs, w_typed, spelled_1991, to_cyrillic):
@@ -135,7 +116,7 @@ def spellings(label: str, script: str, text: str, rng: random.Random) -> Iterato
 
 
 def pieces(text: str, rng: random.Random) -> Iterator[str]:
-    """The text and two stretches of it, of one to three and of three to eight words: comments are that short."""
+    """The text and two extracts of one to three and of three to eight words, the length of comments."""
     yield text
     words = text.split()
     for length in (rng.randint(1, 3), rng.randint(3, 8)):
