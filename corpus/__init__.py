@@ -1,1 +1,1 @@
-"""Raw text to clean, weighted documents in which every line that came in is accounted for."""
+"""Raw text to clean, weighted documents; every input record is accounted for."""

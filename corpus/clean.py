@@ -1,19 +1,23 @@
-"""What formats leave behind in text: wrong decoding, entities, tags, wiki markup, PDF spaces; then the normaliser.
+"""Cleaning of what formats leave in text (wrong decoding, entities, tags, wiki markup, PDF spaces), then normalisation.
 
-`python -m corpus.clean < lines` prints the cleaned text line by line.
+    python -m corpus.clean [--language azerbaijani] < lines      the cleaned text, line by line
 
-Every rule is conservative, because in a technical text markup is the subject: only tags that format text are dropped
-(<br>, <p>, ... but not <input> or <branch>), and wiki rules run only where wiki markup is certain. Cleaning a second
-time changes nothing. Every rule takes time in proportion to the text, whatever the text is.
+Every rule is conservative, because a technical text may discuss markup: only tags that format text are dropped (<br>, <p>,
+... but not <input> or <branch>), and wiki rules run only where wiki markup is certain. Cleaning a second time changes
+nothing. Every rule takes time linear in the text.
 """
 
+import argparse
 import html
+import os
 import re
 import sys
+from functools import cache
+from typing import NamedTuple
 
-from corpus.mojibake import mend_mojibake
-from language.azerbaijani import normalise
-from language.spacing import join_broken, mend_spaces, split_glued
+from common.errors import command
+from corpus.cleaning.mojibake import repair_mojibake
+from language.base import Language, load_language
 
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#\d{1,7}|#[xX][0-9a-fA-F]{1,6});")
 _AMPERSANDS = re.compile(r"&(?:(?:amp|#0{0,5}38|#[xX]0{0,4}26);)+")  # &amp;amp;amp; in one step
@@ -22,7 +26,7 @@ _INLINE_TAG = re.compile(
     r"</?(?:b|i|u|em|strong|span|font|center|sup|sub|small|big|a|td|th|tbody|nowiki|ref|img)(?:\s[^<>]{0,300})?/?>",
     re.IGNORECASE,
 )
-# What is dropped with all that it holds; an end farther away than HIDDEN characters is none of it.
+# Elements that are dropped with their content; an end tag farther away than HIDDEN characters does not count.
 _OPENING = re.compile(r"<(script|style)\b[^<>]{0,300}>|<!--", re.IGNORECASE)
 _CLOSING = {
     "script": re.compile(r"</script\s*>", re.IGNORECASE),
@@ -31,55 +35,80 @@ _CLOSING = {
 }
 HIDDEN = 20_000
 
-_IS_WIKI = re.compile(r"\[\[:?[^\W\d_][^\[\]\n]{0,200}\]\]|\{\| ?class=|\b(?:thumb|miniatür|mini)\|")
-_FILE = re.compile(
-    r"\[\[(?:Fayl|Şəkil|File|Image|Kateqoriya|Category):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]", re.IGNORECASE
-)
 _LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
 _BRACES = re.compile(r"\{\{|\}\}")
-_PICTURE = re.compile(
-    r"\b(?:(?:thumb|miniatür|mini|left|right|center|sağda|solda|sağ|sol|upright(?:=[\d.]+)?|\d+ ?(?:px|pks))\|)+"
-)
 _ATTRIBUTE = re.compile(
     r"\b(?:style|class|align|valign|width|height|border|cellpadding|cellspacing|bgcolor|colspan|rowspan|scope)"
     r"\s*=\s*(?:\"[^\"\n]*\"|'[^'\n]*'|[\w#%]+)",
     re.IGNORECASE,
 )
 _TABLE_MARK = re.compile(r"\{\||\|\}|\|[-+]+|\|\||^[|!] ?", re.MULTILINE)
-_CATEGORY = re.compile(r"^(?:Kateqoriya|Category):[^\n]*$", re.MULTILINE)
 _HEADING = re.compile(r"^(={2,6})([^=\n]+)\1 *$", re.MULTILINE)
 _EMPHASIS = re.compile(r"'{2,5}([^'\n]+)'{2,5}")
-# A biography whose template was dropped begins "() — ": the parentheses held the dates or the pronunciation.
+
+
+class _Wiki(NamedTuple):
+    """Patterns with words of a language's Wikipedia, in addition to MediaWiki's English ones."""
+
+    certain: re.Pattern[str]  # occurs only in wikitext
+    file: re.Pattern[str]
+    picture: re.Pattern[str]
+    category: re.Pattern[str]
+
+
+@cache
+def _wiki(language: Language) -> _Wiki:
+    names = language.wiki
+    files, thumbs, sides = (
+        "|".join(map(re.escape, words))
+        for words in (
+            (*names.files, *names.categories, "file", "image", "category"),
+            ("thumb", "mini", *names.thumbs),
+            names.sides,
+        )
+    )
+    categories = "|".join(re.escape(language.upper(word[0]) + word[1:]) for word in (*names.categories, "category"))
+    places = "|".join(filter(None, (thumbs, "left|right|center", sides, r"upright(?:=[\d.]+)?", r"\d+ ?(?:px|pks)")))
+    return _Wiki(
+        re.compile(rf"\[\[:?[^\W\d_][^\[\]\n]{{0,200}}\]\]|\{{\| ?class=|\b(?:{thumbs})\|"),
+        re.compile(rf"\[\[(?:{files}):[^\[\]]*(?:\[\[[^\[\]]*\]\][^\[\]]*)*\]\]", re.IGNORECASE),
+        re.compile(rf"\b(?:(?:{places})\|)+"),
+        re.compile(rf"^(?:{categories}):[^\n]*$", re.MULTILINE),
+    )
+
+
+# A biography whose template was dropped begins "() — ": dates or pronunciation were in the parentheses.
 _EMPTY_PARENTHESES = re.compile(r"(?:^|(?<=\s))\([ ,;]{0,9}\) ?(?=[—–-] )", re.MULTILINE)
 _HOLLOW = re.compile(r"\([ ,;]{0,9}\)")
 _BLANK_LINES = re.compile(r"\n{2,}")
-PASSES = 8  # what one pass uncovers, the next one cleans; from then on a dropped tag leaves a space, which uncovers nothing
+PASSES = 8  # each pass cleans what the one before uncovered; in the last a dropped tag leaves a space, which uncovers nothing
 MOST_PASSES = 64
+GENERIC = load_language("generic")
 
 
-def clean_text(text: str) -> tuple[str, dict[str, int]]:
-    """Cleaned text with one \\n between paragraphs, and how often each rule acted (see also `normalise`).
+def clean_text(text: str, language: Language = GENERIC) -> tuple[str, dict[str, int]]:
+    """Cleaned text with one \\n between paragraphs, and the count of each rule that changed it (see `Language.normalise`).
 
     Rules: mojibake, entity, tag, wiki, split_word (spaces inside words), broken_word (at line ends), glued_word, and those
-    of `normalise`. No rule acted, no count: then only spaces and line breaks at both ends may have gone.
+    of `Language.normalise`. Removing spaces and line breaks at both ends is not counted.
     """
     counts: dict[str, int] = {}
     text = text.strip(" \n")
     for turn in range(MOST_PASSES):
         before = sum(counts.values())
-        text = _clean_once(text, counts, "" if turn < PASSES else " ")
+        text = _clean_once(text, counts, "" if turn < PASSES else " ", language)
         if sum(counts.values()) == before:
             break
     return text, counts
 
 
-def _clean_once(text: str, counts: dict[str, int], gap: str) -> str:
+def _clean_once(text: str, counts: dict[str, int], gap: str, language: Language) -> str:
     def note(rule: str, number: int) -> None:
         if number:
             counts[rule] = counts.get(rule, 0) + number
 
     if not text.isascii():
-        text, number = mend_mojibake(text)
+        text, number = repair_mojibake(text, language)
         note("mojibake", number)
     if "&" in text:
         plain = _ENTITY.sub(_unescape, _AMPERSANDS.sub("&", text))
@@ -93,14 +122,14 @@ def _clean_once(text: str, counts: dict[str, int], gap: str) -> str:
             text, number = pattern.subn(new, text)
             note("tag", number)
     if "|" in text or "[[" in text:
-        text = _drop_wiki(text, note)
+        text = _drop_wiki(text, note, language)
     if _HOLLOW.search(text):
         text, number = _EMPTY_PARENTHESES.subn("", text)
         note("wiki", number)
-    for rule, mend in (("broken_word", join_broken), ("split_word", mend_spaces), ("glued_word", split_glued)):
-        text, number = mend(text)
+    for rule, repair in language.space_repairs:
+        text, number = repair(text)
         note(rule, number)
-    text, more = normalise(text)
+    text, more = language.normalise(text)
     if "\n\n" in text:
         text, number = _BLANK_LINES.subn("\n", text)
         note("space", number)
@@ -110,7 +139,7 @@ def _clean_once(text: str, counts: dict[str, int], gap: str) -> str:
 
 
 def _drop_hidden(text: str) -> tuple[str, int]:
-    """(text without scripts, styles and comments, how many went). An end is looked for once, however many begin."""
+    """(text without scripts, styles and comments, number removed). An end tag is searched once, however many begin."""
     kept, at, dropped = [], 0, 0
     ends: dict[str, re.Match | None] = {}
     for opening in _OPENING.finditer(text):
@@ -129,17 +158,24 @@ def _drop_hidden(text: str) -> tuple[str, int]:
 
 def _unescape(match: re.Match) -> str:
     plain = html.unescape(match.group())
-    # html.unescape gives U+FFFD for code points that do not exist: the entity says more than that.
+    # html.unescape gives U+FFFD for code points that do not exist; the entity itself carries more information.
     return match.group() if "\ufffd" in plain else plain
 
 
-def _drop_wiki(text: str, note) -> str:
-    if not _IS_WIKI.search(text):
+def _drop_wiki(text: str, note, language: Language) -> str:
+    wiki = _wiki(language)
+    if not wiki.certain.search(text):
         return text
     text, number = _drop_templates(text)
     note("wiki", number)
-    for pattern, new in ((_FILE, ""), (_LINK, r"\1"), (_PICTURE, ""), (_CATEGORY, ""), (_EMPHASIS, r"\1"),
-                         (_HEADING, lambda match: match.group(2).strip())):  # fmt: skip
+    for pattern, new in (
+        (wiki.file, ""),
+        (_LINK, r"\1"),
+        (wiki.picture, ""),
+        (wiki.category, ""),
+        (_EMPHASIS, r"\1"),
+        (_HEADING, lambda match: match.group(2).strip()),
+    ):
         text, number = pattern.subn(new, text)
         note("wiki", number)
     if "{|" in text or "|-" in text:
@@ -150,7 +186,7 @@ def _drop_wiki(text: str, note) -> str:
 
 
 def _drop_templates(text: str) -> tuple[str, int]:
-    """(text without {{...}}, how many outermost ones went), however deep they stand in one another."""
+    """(text without {{...}}, number of outermost templates removed), at any depth of nesting."""
     opened: list[int] = []
     spans: list[tuple[int, int]] = []
     for brace in _BRACES.finditer(text):
@@ -170,12 +206,20 @@ def _drop_templates(text: str) -> tuple[str, int]:
     return "".join([*kept, text[at:]]), len(spans)
 
 
+@command
 def main() -> None:
-    """Clean standard input line by line; a line stays one line."""
-    for line in sys.stdin.buffer:
-        text, _ = clean_text(line.decode("utf-8", errors="replace"))
-        sys.stdout.write(text.replace("\n", " ") + "\n")
+    """Clean standard input line by line; each line gives one line."""
+    parser = argparse.ArgumentParser(prog="python -m corpus.clean", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--language", default="generic", help="of the text: name or code of a pack in language/ (generic)")
+    language = load_language(parser.parse_args().language)
+    try:
+        for line in sys.stdin.buffer:
+            text, _ = clean_text(line.decode("utf-8", errors="replace"), language)
+            sys.stdout.write(text.replace("\n", " ") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, head say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,11 @@
-"""Which language and script is a text? Azerbaijani however it is typed, told from its neighbours.
+"""Language and script of a text: the corpus' language, in any spelling, distinguished from similar languages.
 
-    python -m corpus.language [--second] < lines     one JSON object a line: label, script, score
+    python -m corpus.language --language azerbaijani [--second] < lines     one JSON object a line
 
-A Latin text of which ə is 3 % is Azerbaijani at once; the rest goes to the detector (`corpus.detector`). Azerbaijani
-in capitals, in ASCII ("cox gozel"), in Cyrillic and in the spelling of 1991 is "az". Of a long text the beginning,
-the middle and the end are judged, 1,200 characters together.
+A text whose letters alone prove the language (3 % of ə) is decided at once; the others go to the detector
+(`corpus.detection.detector`), which knows the languages of its training data by their codes. Other languages are
+recognised by script, letters and stop words. Of a long text only the beginning, the middle and the end are examined,
+1,200 characters together.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 from typing import Any, NamedTuple
 
 from common.errors import UserError, command
-from corpus.detector import (
+from corpus.detection.detector import (
     Model,
     load,
     main_script,
@@ -24,16 +25,14 @@ from corpus.detector import (
     probabilities,
     sample,
     script_counts,
-    surely_azerbaijani,
     units,
 )
-from language.azerbaijani import normalise
+from language.base import Language, load_language
+from language.codes import BY_SCRIPT
 
-# Scripts that name their language well enough; without a model of its own any other script is "other".
-BY_SCRIPT = {"Armn": "hy", "Geor": "ka", "Grek": "el", "Hebr": "he", "Thai": "th", "Hang": "ko", "Jpan": "ja"}
-# The probability of Azerbaijani that a text needs: SURE. A Latin text of fewer than CLEAR letters needs SURE * (letters /
-# CLEAR)**2, 0.22 for 15, and a word or two, below FEW letters, is lost only to clear evidence of another language. Chosen
-# on split dev and stretches of 3 to 12 words of it.
+# SURE: the probability that a text needs to count as the language. A Latin text of fewer than CLEAR letters needs
+# SURE * (letters / CLEAR)**2, for example 0.22 for 15 letters. Below FEW letters (a word or two) only clear evidence of
+# another language counts. Chosen on the dev split and on extracts of 3 to 12 words from it.
 SURE, CLEAR = 0.6, 25
 FEW, CLEARLY_NOT = 12, 0.03
 _ADDRESS = re.compile(r"(?:https?://|www\.|@)\S+")
@@ -41,53 +40,92 @@ _WORDS = re.compile(r"[^\W\d_]+")
 
 
 class Verdict(NamedTuple):
-    """What `identify` says of one text."""
+    """The result of `identify` for one text."""
 
-    label: str  # "az", the code of another language, or "other"; "az" for a text without letters
-    script: str  # ISO 15924 code of most letters: Latn, Cyrl, Arab, ..., Zyyy a script that is not told, "none" no letters
-    score: float  # probability of Azerbaijani among the script's languages, all as likely beforehand; 0.5 without letters
+    label: str  # code of the corpus' language or of another, or "other"; the former for a text without letters
+    script: str  # ISO 15924 code of most letters: Latn, Cyrl, Arab, ..., Zyyy for an unknown script, "none" without letters
+    score: float  # probability of the corpus' language among those of the script, under equal priors; 0.5 without letters
+    certainty: float  # probability of `label` by the same measure; 0 where nothing was measured
+
+
+DETECTOR, LETTERS, NOTHING = "the detector", "script, letters and stop words", "nothing: any text is taken"
+# Without a detector: the share of letters outside the alphabet from which a text counts as another language, and the number
+# of words that halves the score if none of them is a stop word.
+MOST_STRANGE, NO_STOP_WORD = 0.1, 20
+
+
+def detection_method(language: Language) -> str:
+    """How `identify` decides for texts of a language, for the report."""
+    if not language.scripts:
+        return NOTHING
+    return DETECTOR if any(language.code in model.labels for model in load().values()) else LETTERS
 
 
 def needed(script: str, letters: int) -> float:
-    """The probability from which a text of so many letters counts as Azerbaijani."""
+    """The probability from which a text with this many letters counts as the language."""
     if script != "Latn" or letters >= CLEAR:
         return SURE
     return CLEARLY_NOT if letters < FEW else SURE * (letters / CLEAR) ** 2
 
 
-def identify(text: str, models: dict[str, Model] | None = None) -> Verdict:
-    """Judge one cleaned text with the shipped detector, or with `models`.
+def identify(text: str, language: Language, models: dict[str, Model] | None = None) -> Verdict:
+    """Identify one cleaned text of a corpus in `language` with the shipped detector, or with `models`.
 
-    Arabic-script Azerbaijani is "azb": nothing downstream could use it. A short text without evidence is "az": what
-    probability is enough grows with the letters. Raises UserError when the detector's file is missing or damaged.
+    The language in a script of which it is not written here (Azerbaijani in Arabic script, "azb") counts as another language,
+    because later stages could not use it. A short text without evidence counts as the language: the required probability
+    grows with the number of letters. Raises UserError when the detector's file is missing or damaged.
     """
+    own = language.code
     piece = sample(text)
     if "@" in piece or "http" in piece or "www." in piece:
         piece = _ADDRESS.sub(" ", piece)
-    if surely_azerbaijani(piece):
-        return Verdict("az", "Latn", 1.0)
+    if language.is_sure is not None and language.is_sure(piece):
+        return Verdict(own, language.scripts[0], 1.0, 1.0)
     codes = units(piece)
     counts = script_counts(codes)
     script = most_letters(counts)
     if script == "none" and len(text) > len(piece):
-        piece = sample(" ".join(_WORDS.findall(text)))  # a long table of figures may have words between the samples
+        piece = sample(" ".join(_WORDS.findall(text)))  # a long table of figures may have words only between the samples
         codes = units(piece)
         counts = script_counts(codes)
         script = most_letters(counts)
-    if script == "none":
-        return Verdict("az", script, 0.5)
-    model = (load() if models is None else models).get(script)
+    if script == "none" or not language.scripts:
+        return Verdict(own, script, 0.5, 0.5)
+    models = load() if models is None else models
+    model = models.get(script)
+    if script in language.scripts and not any(own in other.labels for other in models.values()):
+        score = by_letters(piece, language)
+        if score >= 0.5:
+            return Verdict(own, script, score, score)
+        return Verdict("other", script, score, round(1 - score, 4))
     if model is None:
-        return Verdict(BY_SCRIPT.get(script, "other"), script, 0.0)
+        return Verdict(BY_SCRIPT.get(script, "other"), script, 0.0, 0.0)
     shares = probabilities(codes, model)
-    if "az" not in model.labels:
-        return Verdict(model.labels[int(shares.argmax())], script, 0.0)
-    place = model.labels.index("az")
+    if own not in model.labels:
+        best = int(shares.argmax())
+        return Verdict(model.labels[best], script, 0.0, round(float(shares[best]), 4))
+    place = model.labels.index(own)
     score = round(float(shares[place]), 4)
     if score >= needed(script, counts[script]):
-        return Verdict("az", script, score)
+        return Verdict(own, script, score, score)
     shares[place] = 0.0
-    return Verdict(model.labels[int(shares.argmax())], script, score)
+    best = int(shares.argmax())
+    return Verdict(model.labels[best], script, score, round(float(shares[best]), 4))
+
+
+def by_letters(piece: str, language: Language) -> float:
+    """Score of a text for a language without a detector: 1 - (share of letters outside the alphabet) / MOST_STRANGE, halved
+    if this many words contain no stop word. 0.5 where the pack has neither alphabet nor stop words."""
+    words = _WORDS.findall(language.lower(piece))
+    letters = sum(map(len, words))
+    if not (language.alphabet or language.stop_words):
+        return 0.5
+    known = set(language.alphabet)
+    strange = sum(letter not in known for word in words for letter in word) / max(1, letters) if known else 0.0
+    score = max(0.0, 1 - strange / MOST_STRANGE)
+    if len(words) >= NO_STOP_WORD and language.stop_words and not language.stop_words_by_form.keys() & set(words):
+        score *= 0.49
+    return round(score, 4)
 
 
 @functools.cache
@@ -100,9 +138,9 @@ def _py3langid() -> Any:
 
 
 def second_opinion(text: str) -> tuple[str, float] | None:
-    """(language code, probability) by py3langid, independent of ours; None for a text without letters.
+    """(language code, probability) by py3langid, independent of our detector; None for a text without letters.
 
-    It knows neither ASCII-typed nor Cyrillic Azerbaijani. Raises UserError when py3langid is not installed.
+    It knows standard spelling only. Raises UserError when py3langid is not installed.
     """
     piece = sample(text)
     if main_script(units(piece)) == "none":
@@ -113,19 +151,22 @@ def second_opinion(text: str) -> tuple[str, float] | None:
 
 @command
 def main() -> None:
-    """Judge standard input line by line; returns the exit code."""
+    """Identify standard input line by line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m corpus.language", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--second", action="store_true", help='add "second": [label, score] by py3langid, or null')
+    parser.add_argument("--language", required=True, help="that is expected: name or code of a pack in language/")
     options = parser.parse_args()
+    language = load_language(options.language)
     try:
         for line in sys.stdin.buffer:
-            text = normalise(line.decode("utf-8", errors="replace"))[0]
-            record: dict[str, Any] = identify(text)._asdict()
+            text = language.normalise(line.decode("utf-8", errors="replace"))[0]
+            label, script, score, certainty = identify(text, language)
+            record: dict[str, Any] = {"label": label, "script": script, "score": certainty, f"score_{language.code}": score}
             if options.second:
                 record["second"] = second_opinion(text)
             print(json.dumps(record))
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, head say, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""How often each source is read in one epoch of the mixture: weights, temperature, and a cap on repetition."""
+"""Passes over each source in one epoch of the mixture: weights, temperature, and a cap on repetition."""
 
 import numpy as np
 
@@ -8,11 +8,12 @@ from common.errors import UserError
 def source_rates(tokens: np.ndarray, weights: np.ndarray, temperature: float, max_repeats: float | None) -> np.ndarray:
     """Passes over each source [S] in one epoch of the mixture.
 
-    tokens (or words: any size), weights [S]. The share of a source is proportional to weight x tokens ** temperature (XLM,
-    arXiv 1901.07291: 1 natural sizes, 0 equal shares); with temperature 1 a rate is the weight itself, the upsampling of
-    weighted DOLLMA. At other temperatures rates are scaled so that an epoch has as many tokens as at temperature 1.
-    `max_repeats` caps a rate; what the cap frees goes to the sources below it in proportion (water-filling; UniMax,
-    arXiv 2304.09151; about 4 passes are as good as fresh text, arXiv 2305.16264). Where all are capped the epoch is shorter.
+    tokens (or words, or another measure of size) and weights are [S]. A source's share is proportional to
+    weight x tokens ** temperature (XLM, arXiv 1901.07291; 1 keeps natural sizes, 0 makes equal shares). With temperature 1
+    a rate is the weight itself, which is the upsampling of weighted DOLLMA. Other temperatures scale the rates so that an
+    epoch has as many tokens as with temperature 1. `max_repeats` caps a rate; the sources below the cap receive the freed
+    tokens in proportion (water-filling; UniMax, arXiv 2304.09151; about 4 passes are as good as fresh text, arXiv
+    2305.16264). If all sources are capped, the epoch is shorter.
     """
     tokens, weights = np.asarray(tokens, dtype=float), np.asarray(weights, dtype=float)
     if (weights < 0).any() or not (weights * tokens).any():

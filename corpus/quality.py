@@ -1,9 +1,9 @@
-"""Quality signals of a text, thresholds that turn them into a reason to leave it out, and the quantiles behind those.
+"""Quality signals of a text, thresholds on them that give a reason for removal, and the quantiles to choose thresholds by.
 
-    python -m corpus.quality corpus/news.jsonl.gz corpus/laws.jsonl.gz
+    python -m corpus.quality --language azerbaijani corpus/news.jsonl.gz corpus/laws.jsonl.gz
 
-prints, per file, quantiles of every signal and what each preset keeps. Signals are written beside a document and judged
-later, so a threshold may change without reading the text again.
+prints, for each file, quantiles of every signal and what each preset keeps. Signals are stored with a document and compared
+with thresholds later, so a threshold may change without reading the text again.
 
 The signals are those of Gopher (arXiv 2112.11446, table A1 and section A.1.1) and FineWeb (arXiv 2406.17557) as datatrove
 0.10 computes them: lengths in characters, n-gram fractions over the length of the text. Words here are found by one
@@ -21,109 +21,30 @@ import numpy as np
 
 from common.errors import UserError, command
 from common.files import read_jsonl
-from language.azerbaijani import CYRILLIC, STOP_WORDS, lower
+from language.base import Language, load_language
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _LINES = re.compile(r"\n+")
-# What datatrove counts as the end of a sentence (of its set, the marks that occur beside Latin and Cyrillic letters).
+# Datatrove's ends of a sentence (those of its set that occur beside Latin and Cyrillic letters).
 TERMINAL = (".", "!", "?", "‼", "‽", "⁇", "⁈", "⁉", "؟")
 _MARKS = frozenset("!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»") | frozenset(
     map(chr, [*range(9), *range(11, 32), *range(127, 160)])
 )
 DUPLICATE_SIZES, TOP_SIZES = range(5, 11), (2, 3, 4)
 
-# FineWeb-2's list for azj_Latn: 22 words, matched with their case.
-FINEWEB2_STOP_WORDS = frozenset(
-    [
-        "və",
-        "ilə",
-        "ildə",
-        "bir",
-        "bu",
-        "azərbaycan",
-        "olan",
-        "üçün",
-        "sonra",
-        "də",
-        "kimi",
-        "il",
-        "isə",
-        "o",
-        "görə",
-        "da",
-        "tərəfindən",
-        "çox",
-        "ki",
-        "onun",
-        "edir",
-        "idi",
-    ]
-)
-# Ours are matched in lower case and in every way of typing them: as they are, ASCII, ASCII in capitals, Cyrillic.
-_TO_CYRILLIC = str.maketrans({latin: letter for letter, latin in CYRILLIC.items() if len(latin) == 1 and letter not in "йэцщ"})
-_STOP_FORMS = {
-    form: word
-    for word in STOP_WORDS
-    for key in (lower(word).translate(str.maketrans("əğıöşüç", "egiosuc")),)
-    for form in (word, key, key.replace("i", "ı"), word.translate(_TO_CYRILLIC))
-}
-_STOP_SET = frozenset(_STOP_FORMS)
-
-# A preset maps "min_SIGNAL" or "max_SIGNAL" to a bound, or to [bound, words]: asked only of texts of so many words.
-# The first rule that fails is the reason. Engines may override single rules of a preset.
+# A preset maps "min_SIGNAL" or "max_SIGNAL" to a bound, or to [bound, words]: applied only to texts of that many words.
+# The first rule that fails is the reason. Single rules of a preset can be overridden in the settings.
 Preset = Mapping[str, object]
-
-PRESETS: dict[str, dict[str, object]] = {
-    "none": {},
-    # huggingface/fineweb-2, configs/azj_Latn.yml (Apache-2.0), and the values that its pipeline sets for every language,
-    # verbatim and in its order: Gopher repetition, FineWeb quality, Gopher quality. It removed 75.4 % of the documents.
-    # Its language score (0.3) belongs to another detector and is not here.
-    "fineweb2_azj": {
-        "max_dup_line_fraction": 0.879,
-        "max_top_2gram": 0.514, "max_top_3gram": 0.475, "max_top_4gram": 0.405,
-        "max_dup_5gram": 0.300, "max_dup_6gram": 0.271, "max_dup_7gram": 0.252,
-        "max_dup_8gram": 0.227, "max_dup_9gram": 0.202, "max_dup_10gram": 0.179,
-        "min_line_punct_fraction": 0.188,
-        "max_char_dup_ratio": 0.1,
-        "max_newline_ratio": 0.179,
-        "min_words": 50, "max_words": 100_000,
-        "min_mean_word_length": 3, "max_mean_word_length": 13,
-        "max_hash_ratio": 0.1, "max_ellipsis_ratio": 0.1,
-        "max_bullet_fraction": 0.9, "max_ellipsis_line_fraction": 0.3,
-        "min_alpha_word_fraction": 0.725,
-        "min_stop_words_fineweb2": 2,
-    },
-    # From quantiles of five trusted sources of the real Azerbaijani set (594 news, 5,008 law articles, 89 chapters of a
-    # technical book, 313 talks, 66 folktales), each taken alone, texts of 50 words and more: a bound lies beyond the .99
-    # quantile of all five, so that no source loses more than 1 % to one rule. The number after each rule is the largest
-    # (for min_: smallest) .99 (.01) quantile among the five and whose it is. News sets the repetition bounds: its pages give
-    # the same text twice, once as a lead. Poems, lists and comments of less than 50 words meet no rule of repetition.
-    "az_tuned": {
-        "max_dup_line_fraction": [0.55, 50],  # .43 news, .25 laws, others 0 to .02
-        "max_char_dup_ratio": [0.60, 50],  # .54 news, others 0 to .03
-        "max_top_2gram": [0.25, 50],  # .16 laws, .15 news, others .05
-        "max_top_3gram": [0.30, 50],  # .18 news (.999 of laws .29)
-        "max_top_4gram": [0.30, 50],  # .21 news (.999 of laws and news .27)
-        "max_dup_5gram": [0.75, 50],  # .71 news, .54 laws, others .03 to .06
-        "max_dup_10gram": [0.75, 50],  # .71 news, .46 laws, others .01 to .02
-        "max_newline_ratio": [0.70, 50],  # .14 laws (.999: .67, a table), verse about .25
-        "min_mean_word_length": [2.5, 20],  # 4.9 news; .001 of laws 2.4
-        "max_mean_word_length": [12, 20],  # 8.1 news and laws
-        "min_alpha_word_fraction": [0.35, 20],  # .55 laws; .001 of news .40
-        "max_hash_ratio": [0.10, 20],  # .01 techbook
-        "max_ellipsis_ratio": [0.15, 20],  # .01 talks
-        "min_stop_words": [2, 100],  # 2 news and laws
-    },
-}  # fmt: skip
+NONE = "none"  # the preset without rules, which every language has; others are in its pack (Language.presets)
 
 
-def signals(text: str) -> dict[str, float]:
-    """Numbers that describe one text; fractions are rounded to 4 decimals. An empty text has zeros throughout.
+def signals(text: str, language: Language) -> dict[str, float]:
+    """Numbers that describe one text; fractions are rounded to 4 decimals. All are zero for an empty text.
 
-    words counts tokens that are not punctuation; mean_word_length is over those; alpha_word_fraction is the share of all
-    tokens with a letter. dup_line_fraction, line_dup_char_fraction: lines seen before in the text, as a share of lines and
-    of characters; char_dup_ratio: the same without blank lines over the text without line breaks (FineWeb's). top_Ngram:
-    characters of the most frequent N-gram; dup_Ngram: characters in N-grams seen before. stop_words: distinct ones.
+    words: tokens that are not punctuation; mean_word_length: over those; alpha_word_fraction: share of all tokens that have
+    a letter. dup_line_fraction, line_dup_char_fraction: lines that repeat an earlier one, as a share of lines and of
+    characters; char_dup_ratio: the same without blank lines, over the text without line breaks (FineWeb's). top_Ngram:
+    characters of the most frequent N-gram; dup_Ngram: characters in repeated N-grams. stop_words: number of distinct ones.
     """
     tokens = _TOKEN.findall(text)
     lines = [line for line in text.split("\n") if line.strip()]
@@ -144,9 +65,10 @@ def signals(text: str) -> dict[str, float]:
     result["words"] = words
     result["mean_word_length"] = letters / words if words else 0.0
     result["alpha_word_fraction"] = alpha / number
-    result["stop_words_fineweb2"] = len(FINEWEB2_STOP_WORDS & counts.keys())
-    small = lower("\n".join(counts)).split("\n")
-    result["stop_words"] = len({_STOP_FORMS[token] for token in _STOP_SET.intersection(small)})
+    result["stop_words_fineweb2"] = len(language.fineweb2_stop_words & counts.keys())
+    small = language.lower("\n".join(counts)).split("\n")
+    forms = language.stop_words_by_form
+    result["stop_words"] = len({forms[token] for token in forms.keys() & set(small)})
 
     _line_signals(text, lines, number, result)
     _repetition(tokens, counts, size, result)
@@ -157,7 +79,7 @@ def signals(text: str) -> dict[str, float]:
 
 
 def _line_signals(text: str, lines: list[str], tokens: int, result: dict[str, float]) -> None:
-    """Fill in what is counted by lines; `lines` are those that are not blank."""
+    """Add the signals that count lines; `lines` are the lines that are not blank."""
     number = len(lines)
     result["lines"] = number
     result["newline_ratio"] = text.count("\n") / tokens
@@ -178,7 +100,7 @@ def _line_signals(text: str, lines: list[str], tokens: int, result: dict[str, fl
 
 
 def _repeated(lines: list[str]) -> tuple[int, int]:
-    """How many lines stood before already, and their characters."""
+    """Number of lines that repeat an earlier one, and their characters."""
     seen: Counter[str] = Counter(lines)
     if len(seen) == len(lines):
         return 0, 0
@@ -186,7 +108,7 @@ def _repeated(lines: list[str]) -> tuple[int, int]:
 
 
 def _repetition(tokens: list[str], counts: Counter[str], size: int, result: dict[str, float]) -> None:
-    """Fill in top_Ngram and dup_Ngram. An n-gram can stand twice only where both (n-1)-grams in it do: few places are left.
+    """Add top_Ngram and dup_Ngram. Only n-grams whose two (n-1)-grams both repeat are examined, since others cannot repeat.
 
     counts: of the tokens; size: characters of the text.
     """
@@ -218,7 +140,7 @@ def _repetition(tokens: list[str], counts: Counter[str], size: int, result: dict
         if ends is None:
             ends = np.cumsum([0, *map(len, tokens)])
         if order in TOP_SIZES:
-            first = int(places[times.argmax()])  # of several, the first
+            first = int(places[times.argmax()])  # the first of several
             result[f"top_{order}gram"] = (int(ends[first + order] - ends[first]) + order - 1) * int(times.max()) / size
         places, names = places[again], names[again]
         name_of[places] = names
@@ -227,9 +149,9 @@ def _repetition(tokens: list[str], counts: Counter[str], size: int, result: dict
 
 
 def _duplicated_characters(places: np.ndarray, names: np.ndarray, ends: np.ndarray, order: int) -> int:
-    """Characters of n-grams that were seen before; after one the search goes on behind it, as in datatrove.
+    """Characters of repeated n-grams; after a repeated one the search continues behind it, as in datatrove.
 
-    places, names: of those that stand more than once, in order; ends: characters before each token.
+    places, names: of those that occur more than once, in order; ends: number of characters before each token.
     """
     seen: set[int] = set()
     characters = behind = 0
@@ -246,18 +168,38 @@ def _duplicated_characters(places: np.ndarray, names: np.ndarray, ends: np.ndarr
 
 
 SIGNALS = (
-    "words", "mean_word_length", "alpha_word_fraction", "stop_words", "stop_words_fineweb2",
-    "lines", "newline_ratio", "line_punct_fraction", "short_line_fraction", "bullet_fraction", "ellipsis_line_fraction",
-    "hash_ratio", "ellipsis_ratio", "dup_line_fraction", "line_dup_char_fraction", "char_dup_ratio",
-    *(f"top_{order}gram" for order in TOP_SIZES), *(f"dup_{order}gram" for order in DUPLICATE_SIZES),
-)  # fmt: skip
+    "words",
+    "mean_word_length",
+    "alpha_word_fraction",
+    "stop_words",
+    "stop_words_fineweb2",
+    "lines",
+    "newline_ratio",
+    "line_punct_fraction",
+    "short_line_fraction",
+    "bullet_fraction",
+    "ellipsis_line_fraction",
+    "hash_ratio",
+    "ellipsis_ratio",
+    "dup_line_fraction",
+    "line_dup_char_fraction",
+    "char_dup_ratio",
+    *(f"top_{order}gram" for order in TOP_SIZES),
+    *(f"dup_{order}gram" for order in DUPLICATE_SIZES),
+)
 
 
-def find_preset(name: str, **changes: object) -> dict[str, object]:
-    """The rules of a named preset with single rules changed (None drops one); raises UserError for unknown names."""
-    if name not in PRESETS:
-        raise UserError(f"quality.preset={name}: no such preset. There are {', '.join(PRESETS)}.")
-    rules = {**PRESETS[name], **changes}
+def presets(language: Language) -> dict[str, Mapping[str, object]]:
+    """The presets of a language by name."""
+    return {NONE: {}, **language.presets}
+
+
+def find_preset(name: str, language: Language, **changes: object) -> dict[str, object]:
+    """The rules of a named preset with changes (None removes a rule); raises UserError for unknown names."""
+    known = presets(language)
+    if name not in known:
+        raise UserError(f"quality.preset={name}: {language.title} has no such preset. There are {', '.join(known)}.")
+    rules = {**known[name], **changes}
     for rule, bound in rules.items():
         side, _, signal = rule.partition("_")
         if side not in ("min", "max") or signal not in SIGNALS:
@@ -265,13 +207,14 @@ def find_preset(name: str, **changes: object) -> dict[str, object]:
         numbers = list(bound) if isinstance(bound, list | tuple) else [bound]
         good = len(numbers) <= 2 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers)
         if bound is not None and not (numbers and good):
-            raise UserError(f"quality.{rule}={bound}: expected a number, or [number, words from which it is asked].")
+            raise UserError(
+                f"quality.{rule}={bound}: expected a number, or [number, fewest words of a text that it applies to]."
+            )
     return {rule: bound for rule, bound in rules.items() if bound is not None}
 
 
-def judge(measured: Mapping[str, float], preset: str | Preset) -> str | None:
-    """The first rule of `preset` (a name or rules) that the signals break, such as "max_top_2gram"; None if none."""
-    rules = find_preset(preset) if isinstance(preset, str) else preset
+def first_broken_rule(measured: Mapping[str, float], rules: Preset) -> str | None:
+    """The first rule that the signals break, such as "max_top_2gram"; None if there is none."""
     for rule, bound in rules.items():
         limit, least = bound if isinstance(bound, list | tuple) and len(bound) == 2 else (bound, 0)
         value = measured[rule[4:]]
@@ -281,7 +224,7 @@ def judge(measured: Mapping[str, float], preset: str | Preset) -> str | None:
 
 
 def broken_rules(measured: Mapping[str, np.ndarray], rules: Preset) -> Iterator[tuple[str, np.ndarray]]:
-    """Each rule in turn and which documents break it, [documents] bool; measured: [documents] float64 for each signal."""
+    """Each rule and the documents that break it, [documents] bool; measured: [documents] float64 for each signal."""
     for rule, bound in rules.items():
         limit, least = bound if isinstance(bound, list | tuple) and len(bound) == 2 else (bound, 0)
         value = measured[rule[4:]]
@@ -291,9 +234,9 @@ def broken_rules(measured: Mapping[str, np.ndarray], rules: Preset) -> Iterator[
 QUANTILES = (0.001, 0.01, 0.03, 0.5, 0.97, 0.99, 0.999)
 
 
-def describe(texts: Iterable[str], least_words: int = 0) -> dict[str, list[float]]:
+def describe(texts: Iterable[str], language: Language, least_words: int = 0) -> dict[str, list[float]]:
     """Quantiles (at QUANTILES) of every signal over the texts of at least `least_words` words."""
-    rows = [list(row.values()) for row in map(signals, texts) if row["words"] >= least_words]
+    rows = [list(row.values()) for row in (signals(text, language) for text in texts) if row["words"] >= least_words]
     if not rows:
         return {}
     table = np.quantile(np.array(rows), QUANTILES, axis=0)
@@ -306,14 +249,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--words", type=int, default=0, help="quantiles of texts from this length up")
+    parser.add_argument("--language", required=True, help="of the text: name or code of a pack in language/")
     options = parser.parse_args()
+    language = load_language(options.language)
     for file in options.files:
         texts = [record["text"] for _, record in read_jsonl(file) if isinstance(record.get("text"), str)]
-        table = describe(texts, options.words)
-        measured = [signals(text) for text in texts]
+        table = describe(texts, language, options.words)
+        measured = [signals(text, language) for text in texts]
         print(f"\n{file.name}: {len(texts):,} documents")
-        for preset in PRESETS:
-            reasons = Counter(judge(row, preset) for row in measured)
+        for preset, rules in presets(language).items():
+            reasons = Counter(first_broken_rule(row, rules) for row in measured)
             kept = reasons.pop(None, 0)
             print(f"  {preset:<13} keeps {kept / max(1, len(texts)):7.2%}   {dict(reasons.most_common(4))}")
         print(f"  {'quantile':<24}" + "".join(f"{quantile:>10g}" for quantile in QUANTILES))

@@ -1,0 +1,1 @@
+"""Language detection: the detector, its training and its data."""

@@ -1,0 +1,1 @@
+"""Similar texts: exact and near duplicates, and task items inside the corpus."""

@@ -1,0 +1,1 @@
+"""A built corpus for a reader: terminal table, HTML report, data card."""

@@ -1,0 +1,1 @@
+"""The build in stages over units of work; each unit is a folder that is written atomically."""
