@@ -1,1 +1,1 @@
-"""Text to pieces and back: one interface over WordPiece (tokenizers) and Unigram / BPE (sentencepiece)."""
+"""Text to tokens and back: one interface over WordPiece (tokenizers) and Unigram / BPE (sentencepiece)."""

@@ -1,7 +1,7 @@
-"""The few fields of a sentencepiece model file that its library cannot change: read and rewritten in place.
+"""Access to fields of a sentencepiece model file that its library cannot change.
 
-The file is a protocol buffer (sentencepiece_model.proto): field 1, repeated, is a piece, whose field 1 is its text, field
-2 its score as a 32-bit float and field 3 its type, an ordinary one where it is left out; field 3 is the normaliser.
+The file is a protocol buffer (sentencepiece_model.proto). Field 1, repeated, is a token; its field 1 is its text, field 2
+its score as a 32-bit float, field 3 its type (ordinary if missing). Field 3 is the normaliser.
 """
 
 import struct
@@ -36,7 +36,7 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
 
 
 def rounded_scores(proto: bytes, step: float) -> bytes:
-    """The same model with every score rounded to a multiple of `step`, so that sums of them lose nothing in float32."""
+    """The same model with every score rounded to a multiple of `step`, so that sums of them are exact in float32."""
     data = bytearray(proto)
     for number, wire, begin, end in _fields(proto, 0, len(proto)):
         if number == 1 and wire == _BYTES:
@@ -48,14 +48,14 @@ def rounded_scores(proto: bytes, step: float) -> bytes:
 
 
 def as_ordinary_piece(proto: bytes, text: str, score: float) -> bytes:
-    """The same model in which the piece `text` is an ordinary one of this score, whatever its type was."""
+    """The same model in which the token `text` is an ordinary one with this score, whatever its type was."""
     name = _written(1, _BYTES, text.encode())
     before = 0
     for number, _, begin, end in _fields(proto, 0, len(proto)):
         if number == 1 and proto.startswith(name, begin):
             return proto[:before] + _written(1, _BYTES, name + _written(2, _FIXED32, struct.pack("<f", score))) + proto[end:]
         before = end
-    raise ValueError(f"no piece {text!r} in the model")
+    raise ValueError(f"no token {text!r} in the model")
 
 
 def with_normaliser_of(proto: bytes, other: bytes) -> bytes:

@@ -1,41 +1,42 @@
-"""From too many WordPiece pieces to the ones that earn their place.
+"""Prune a WordPiece vocabulary: keep the tokens that shorten the text most.
 
-Merging pairs by count leaves pieces that were only steps on the way to a longer one. So more pieces are trained than
-wanted, and those whose removal costs the fewest extra pieces on the training words go, a part at a time, as Unigram
-training does with its likelihood.
+Merging pairs by count leaves tokens that only served to build a longer one. So more tokens are trained than wanted, and
+those whose removal adds the fewest tokens to the training words are removed in rounds, as Unigram training does with its
+likelihood.
 """
 
 import numpy as np
 import tokenizers
 from tokenizers import models
-from tqdm import tqdm
 
-CUT = 0.85  # share of the pieces kept in one round: their uses change when neighbours go
-MOST_JUDGED = 1_000_000  # words that the uses are counted on, the most frequent ones
+from common.progress import progress
+
+CUT = 0.85  # share of the tokens kept in one round: their uses change as others are removed
+MOST_WORDS = 1_000_000  # number of most frequent words on which uses are counted
 GROUP = 50_000  # words segmented at a time
 
 
-def _uses(pieces: list[str], words: list[str], counts: np.ndarray) -> np.ndarray:
-    """[pieces] how often each is used when `words` are split longest piece first, weighted by counts [words]."""
-    model = models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]", max_input_chars_per_word=100)
+def _uses(tokens: list[str], words: list[str], counts: np.ndarray) -> np.ndarray:
+    """[tokens] how often each is used when `words` are split longest token first, weighted by counts [words]."""
+    model = models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]", max_input_chars_per_word=100)
     engine = tokenizers.Tokenizer(model)
-    uses = np.zeros(len(pieces))
+    uses = np.zeros(len(tokens))
     for begin in range(0, len(words), GROUP):
         encoded = [item.ids for item in engine.encode_batch_fast(words[begin : begin + GROUP], add_special_tokens=False)]
         lengths = [len(ids) for ids in encoded]
         flat = np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded])
-        uses += np.bincount(flat, np.repeat(counts[begin : begin + GROUP], lengths), minlength=len(pieces))
+        uses += np.bincount(flat, np.repeat(counts[begin : begin + GROUP], lengths), minlength=len(tokens))
     return uses
 
 
-def _parts_without(piece: str, pieces: set[str]) -> int:
-    """Number of other pieces that spell `piece`, longest first; a thousand if they cannot."""
-    prefix, body = ("##", piece[2:]) if piece.startswith("##") else ("", piece)
+def _parts_without(token: str, tokens: set[str]) -> int:
+    """Number of other tokens that spell `token`, longest first; a thousand if they cannot."""
+    prefix, body = ("##", token[2:]) if token.startswith("##") else ("", token)
     number = begin = 0
     while begin < len(body):
         for end in range(len(body), begin, -1):
             part = prefix + body[begin:end]
-            if part != piece and part in pieces:
+            if part != token and part in tokens:
                 break
         else:
             return 1000
@@ -43,21 +44,25 @@ def _parts_without(piece: str, pieces: set[str]) -> int:
     return number
 
 
-def prune_pieces(pieces: list[str], words: dict[str, int], size: int, keep: set[str]) -> list[str]:
-    """The `size` pieces of `pieces`, in their order, that spell `words` (word to count) in few pieces.
+def prune_tokens(tokens: list[str], words: dict[str, int], size: int, keep: set[str]) -> list[str]:
+    """The `size` of `tokens`, in order, that split `words` (word to count) into the fewest tokens.
 
-    `keep` are never removed: special pieces and the alphabet. Equal pieces go in the order of their ids, last first.
+    `keep` are never removed: special tokens and the alphabet. Of equally useful tokens the one with the highest id goes first.
     """
-    judged = list(words)[:MOST_JUDGED]
-    counts = np.array([words[word] for word in judged], dtype=np.float64)
-    bar = tqdm(total=len(pieces) - size, desc="tokenizer: pruning", unit=" pieces", disable=None)
-    while len(pieces) > size:
-        uses, present = _uses(pieces, judged, counts), set(pieces)
-        cost = np.array([np.inf if piece in keep else used * (_parts_without(piece, present) - 1)
-                         for piece, used in zip(pieces, uses, strict=True)])  # fmt: skip
-        target = max(size, int(len(pieces) * CUT))
-        order = np.lexsort((np.arange(len(pieces)), -cost))
-        bar.update(len(pieces) - target)
-        pieces = [pieces[index] for index in sorted(order[:target].tolist())]
+    counted = list(words)[:MOST_WORDS]
+    counts = np.array([words[word] for word in counted], dtype=np.float64)
+    bar = progress(total=len(tokens) - size, desc="tokenizer: pruning", unit=" tokens")
+    while len(tokens) > size:
+        uses, present = _uses(tokens, counted, counts), set(tokens)
+        cost = np.array(
+            [
+                np.inf if token in keep else used * (_parts_without(token, present) - 1)
+                for token, used in zip(tokens, uses, strict=True)
+            ]
+        )
+        target = max(size, int(len(tokens) * CUT))
+        order = np.lexsort((np.arange(len(tokens)), -cost))
+        bar.update(len(tokens) - target)
+        tokens = [tokens[index] for index in sorted(order[:target].tolist())]
     bar.close()
-    return pieces
+    return tokens
