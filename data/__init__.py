@@ -1,1 +1,1 @@
-"""Documents to batches: token shards, mixture, packing, masking; and the files of the tasks."""
+"""Documents to batches: token shards, mixture, packing, masking."""

@@ -10,40 +10,47 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from data.layout import Layout
+from data.layout import Layout, move
 from data.masking import Masking
 from data.mixture import copies_of
 from data.packing import LEAST, SPECIALS, Plan, pack_epoch, stream
 from data.shards import Shards
 
 T = TypeVar("T")
-WHOLE = 128  # a batch is filled up to a multiple of so many tokens
+WHOLE = 128  # batches are filled up to a multiple of this many tokens
 ORDER, MASKS, DROPOUT = 0, 1, 2  # separate random streams under one seed
 
 
 @dataclass
 class Batch:
-    """A micro-batch on its way to the model. ids [T], positions [M], targets [M] int64.
+    """A micro-batch. ids [T], positions [M], targets [M] int64.
 
-    The layout may have more documents than `documents`: fillers without targets, as long as a piece may be at most.
+    The layout may have more documents than `documents`: dummy padding, which has no targets.
     """
 
     ids: torch.Tensor
     layout: Layout
     positions: torch.Tensor
     targets: torch.Tensor
-    documents: np.ndarray  # rows in the shards' table, one a piece
+    documents: np.ndarray  # rows in the shards' table, one for each window
     lengths_by_source: np.ndarray  # [S] tokens of text
-    seed: int  # of the dropout masks, a function of (seed, epoch, batch) like all else
+    seed: int  # of the dropout masks, a function of (seed, epoch, batch) too
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`; the copy does not wait where the memory is pinned."""
-
-        def move(x: torch.Tensor) -> torch.Tensor:
-            return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
-
-        return Batch(move(self.ids), self.layout.to(device), move(self.positions), move(self.targets), self.documents,
-                     self.lengths_by_source, self.seed)  # fmt: skip
+        """The batch on `device`; the copy to a GPU is asynchronous."""
+        layout = self.layout.to(device)
+        known = self.layout.selected is not None and self.positions is self.layout.selected[0]
+        # Copied once, so that the layout recognises it.
+        positions = layout.selected[0] if known else move(self.positions, device)
+        return Batch(
+            move(self.ids, device),
+            layout,
+            positions,
+            move(self.targets, device),
+            self.documents,
+            self.lengths_by_source,
+            self.seed,
+        )
 
 
 class Loader:
@@ -57,7 +64,7 @@ class Loader:
         self._plans: dict[tuple[int, int], Plan] = {}
 
     def plan(self, epoch: int, max_length: int) -> Plan:
-        """The packing of one epoch with pieces of at most `max_length` tokens."""
+        """The packing of one epoch with windows of at most `max_length` tokens."""
         key = (epoch, max_length)
         if key not in self._plans:
             generator = stream(self.seed, ORDER, epoch)
@@ -69,29 +76,35 @@ class Loader:
     def batch(self, epoch: int, number: int, max_length: int, rate: float) -> Batch:
         """Batch `number` of `epoch`, masked at `rate`."""
         plan = self.plan(epoch, max_length)
-        pieces = slice(plan.first[number], plan.first[number + 1])
-        rows = plan.document[pieces]
-        text = plan.length[pieces]
+        windows = slice(plan.first[number], plan.first[number + 1])
+        rows = plan.document[windows]
+        text = plan.length[windows]
         lengths = text + SPECIALS
         ends = np.cumsum(lengths)
         ids = np.full(ends[-1], self.cls_id, dtype=np.int64)
         ids[ends - 1] = self.sep_id
-        starts = self.shards.documents["start"][rows] + plan.start[pieces]
+        starts = self.shards.documents["start"][rows] + plan.start[windows]
         tokens = np.repeat(starts - (np.cumsum(text) - text), text) + np.arange(text.sum())
         inside = np.ones(ends[-1], dtype=bool)
         inside[ends - 1] = inside[ends - lengths] = False
         ids[inside] = self.shards.tokens[tokens]
         hidden, positions, targets = self.masking.apply(ids, rate, stream(self.seed, MASKS, epoch, number))
-        # What is left of the budget, under 0.5 %, becomes documents that nobody reads: shapes stay the same.
+        # The rest of the budget, under 0.5 %, is dummy padding, so that shapes stay the same.
         rest = -len(ids) % WHOLE
         hidden = np.append(hidden, np.full(rest, self.sep_id))
         layout = Layout.of(np.append(lengths, [min(max_length, rest - i) for i in range(0, rest, max_length)]).astype(np.int64))
-        layout.ask(torch.from_numpy(positions))
+        positions = torch.from_numpy(positions)
+        layout.select(positions)
         by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))
         return Batch(
-            torch.from_numpy(hidden), layout, torch.from_numpy(positions), torch.from_numpy(targets),
-            rows, by_source.astype(np.int64), int(stream(self.seed, DROPOUT, epoch, number).integers(1 << 62)),
-        )  # fmt: skip
+            torch.from_numpy(hidden),
+            layout,
+            positions,
+            torch.from_numpy(targets),
+            rows,
+            by_source.astype(np.int64),
+            int(stream(self.seed, DROPOUT, epoch, number).integers(1 << 62)),
+        )
 
 
 def ahead(items: Iterable[T], make: Callable[[T], object], depth: int = 2) -> Iterator:
@@ -117,7 +130,8 @@ def ahead(items: Iterable[T], make: Callable[[T], object], depth: int = 2) -> It
         except BaseException as error:
             put((None, error))
 
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
         while True:
             value, error = ready.get()
@@ -128,3 +142,5 @@ def ahead(items: Iterable[T], make: Callable[[T], object], depth: int = 2) -> It
             yield value
     finally:
         stop.set()
+        # A thread in a call that has released the interpreter lock aborts the process when it ends (exit code 134).
+        thread.join(timeout=5)

@@ -1,8 +1,9 @@
-"""Dynamic masking (RoBERTa, arXiv 1907.11692 §4.1), ours: what is hidden is drawn anew for every batch.
+"""Dynamic masking (RoBERTa, arXiv 1907.11692 §4.1): the masked positions are drawn again for every batch.
 
-Of the positions that are asked for, 80 % become [MASK], 10 % a random ordinary piece, 10 % stay (BERT, arXiv 1810.04805
-§3.1). Special pieces are never asked for and never drawn. The draw is a pure function of the generator's key, which the
-loader makes of (seed, epoch, batch): the same batch is masked the same way on any machine, rank or resumed run.
+Of the selected positions 80 % become [MASK], 10 % become a random ordinary token and 10 % keep their token (BERT, arXiv
+1810.04805 §3.1). Special tokens are never selected and never drawn as replacements. The draw is a pure function of the
+generator's key, which the loader makes of (seed, epoch, batch). So a batch is masked in the same way on any machine, on
+any rank and after a resume.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ class Masking:
 
     mask_id: int
     special: np.ndarray  # [V] bool
-    continues: np.ndarray  # [V] bool: the piece goes on a word (## of WordPiece, no ▁ of sentencepiece)
-    ordinary: np.ndarray  # ids a replacement is drawn from
-    unit: str = "piece"  # piece, word (whole-word masking) or span (SpanBERT)
-    fixed_count: bool = False  # exactly count(eligible, rate) positions, for static shapes
-    multiple: int = 1  # fixed_count: round the count to a multiple of this, in large batches (by less than 1 in 32)
+    continues: np.ndarray  # [V] bool: the token continues a word (## of WordPiece, no ▁ of sentencepiece)
+    ordinary: np.ndarray  # ids from which random replacements are drawn
+    unit: str = "token"  # token, word (whole-word masking) or span (SpanBERT)
+    fixed_count: bool = False  # mask exactly count(eligible, rate) positions, for static shapes
+    multiple: int = 1  # fixed_count: round the number of masked tokens to a multiple of this (changes it by less than 1 in 32)
     mask_share: float = 0.8
     random_share: float = 0.1
     span_p: float = 0.2  # geometric length of a span in words (SpanBERT, arXiv 1907.10529: 0.2)
@@ -34,25 +35,25 @@ class Masking:
         """Masking for a tokenizer; options are the fields after `ordinary`."""
         special = np.zeros(tokenizer.vocab_size, dtype=bool)
         special[tokenizer.special_ids] = True
-        special[tokenizer.unk_id] = False  # an unknown word in the text is text; it is only never drawn
+        special[tokenizer.unk_id] = False  # unknown words may be masked; they are only never drawn as replacements
         return cls(tokenizer.mask_id, special, tokenizer.continues, tokenizer.ordinary_ids, **options)
 
     def count(self, eligible: int, rate: float) -> int:
-        """Positions to ask for out of `eligible` ones where the count is fixed."""
+        """Number of positions to mask among `eligible` ones when the count is fixed."""
         exact = round(rate * eligible)
         multiple = min(self.multiple, max(1, exact // 16))
         return min(eligible, round(exact / multiple) * multiple)
 
     def choose(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> np.ndarray:
-        """Positions [M], sorted, to ask for in ids [T]: each eligible one with probability `rate`."""
+        """Sorted positions [M] to mask in ids [T]: each eligible position with probability `rate`."""
         eligible = np.flatnonzero(~self.special[ids])
         if len(eligible) == 0:
             return eligible
-        if self.unit == "piece":
+        if self.unit == "token":
             if not self.fixed_count:
                 return eligible[generator.random(len(eligible), dtype=np.float32) < rate]
             return np.sort(generator.permutation(eligible)[: self.count(len(eligible), rate)])
-        # Words: a new one begins wherever a piece does not go on the one before it, or the one before is special.
+        # A new word begins where a token does not continue the one before it, or follows a special token.
         before_is_special = np.diff(eligible, prepend=-2) > 1
         word = np.cumsum(~self.continues[ids[eligible]] | before_is_special) - 1
         n_words = int(word[-1]) + 1
@@ -62,7 +63,7 @@ class Masking:
             return eligible[(generator.random(n_words, dtype=np.float32) < rate)[word]]
         else:
             draw = generator.permutation(n_words)
-        # Take words in the drawn order until the count of pieces is reached; trim the last one to hit it exactly.
+        # Take words in the drawn order until enough tokens are selected; trim the last word to hit the count exactly.
         sizes = np.bincount(word, minlength=n_words)
         wanted = self.count(len(eligible), rate)
         reached = np.searchsorted(np.cumsum(sizes[draw]), wanted, side="left")
@@ -86,7 +87,7 @@ class Masking:
         return np.concatenate([order, np.setdiff1d(np.arange(n_words), order)])
 
     def apply(self, ids: np.ndarray, rate: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(ids with pieces hidden [T], positions [M] sorted, targets [M]) for a flat batch ids [T]."""
+        """Mask a flat batch ids [T]; returns (input ids [T], sorted masked positions [M], targets [M])."""
         positions = self.choose(ids, rate, generator)
         targets = ids[positions]
         draw = generator.random(len(positions), dtype=np.float32)
@@ -96,6 +97,6 @@ class Masking:
             self.mask_id,
             np.where(draw < self.mask_share + self.random_share, replacement, targets),
         )
-        hidden = ids.copy()
-        hidden[positions] = shown
-        return hidden, positions, targets
+        inputs = ids.copy()
+        inputs[positions] = shown
+        return inputs, positions, targets

@@ -1,8 +1,8 @@
-"""Documents to batches of a fixed token budget, no padding and no token lost.
+"""Pack documents into batches of a fixed token budget, without padding and without losing a token.
 
-Long documents are cut into consecutive windows; the windows of an epoch are shuffled and poured into batches; where the
-next window does not fit, it is cut so that the batch is full and the next batch goes on with the rest. Everything is a
-pure function of (lengths, copies, seed, epoch): which documents are in batch i needs no history.
+Long documents are cut into consecutive windows. The windows of an epoch are shuffled and packed one after another. When
+the next window does not fit, it is cut so that the batch is full, and the next batch starts with the rest. The plan is a
+pure function of (lengths, copies, seed, epoch): the content of batch i does not depend on what was read before it.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 SPECIALS = 2  # [CLS] before and [SEP] after every window
-LEAST = 8  # tokens of text that a cut leaves on either side, so that no crumbs are made
+LEAST = 8  # a cut leaves at least this many text tokens on either side, so that no tiny windows arise
 
 
 @dataclass
 class Plan:
-    """One epoch's batches: piece j is tokens [start, start + length) of `document`; batch i is pieces first[i]:first[i + 1]."""
+    """One epoch: window j is tokens [start, start + length) of `document`; batch i is windows first[i]:first[i + 1]."""
 
     document: np.ndarray  # [P] row in the shards' table
     start: np.ndarray  # [P] offset inside the document, in tokens
@@ -44,7 +44,7 @@ def windows(lengths: np.ndarray, copies: np.ndarray, size: int) -> tuple[np.ndar
 def pack_epoch(lengths: np.ndarray, copies: np.ndarray, max_length: int, budget: int, generator: np.random.Generator) -> Plan:
     """Batches of at most `budget` tokens, special ones included, from documents of these lengths [D].
 
-    No piece is longer than `max_length` with its special tokens. All batches but the last are full but for fewer than
+    No window is longer than `max_length` with its special tokens. Every batch but the last is full up to fewer than
     2 x LEAST + SPECIALS tokens.
     """
     owner, start, length = windows(lengths.astype(np.int64), copies, max_length - SPECIALS)
@@ -56,27 +56,27 @@ def pack_epoch(lengths: np.ndarray, copies: np.ndarray, max_length: int, budget:
         [],
         [],
         [],
-    )  # pieces that are cut, the text before the cut, how often that piece has been cut by then
-    opening, opening_part = [0], [0]  # piece that opens each batch, and which part of it
+    )  # windows that are cut, the text before the cut, how often that window was cut so far
+    opening, opening_part = [0], [0]  # the window that starts each batch, and which part of it
     base = 0  # where this batch begins on the scale of `ends`
     while base + budget < total:
-        piece = int(np.searchsorted(ends, base + budget, side="right"))  # the first that does not fit whole
-        begin = max(base, int(ends[piece - 1]) if piece else 0)
-        left = int(ends[piece]) - begin - SPECIALS  # text of this piece that is still to be placed
+        window = int(np.searchsorted(ends, base + budget, side="right"))  # the first window that does not fit whole
+        begin = max(base, int(ends[window - 1]) if window else 0)
+        left = int(ends[window]) - begin - SPECIALS  # text of this window that is not placed yet
         take = min(base + budget - begin - SPECIALS, left - LEAST)
-        opening.append(piece)
+        opening.append(window)
         if take >= LEAST:
-            part.append(part[-1] + 1 if cut and cut[-1] == piece else 1)
-            cut.append(piece)
-            at.append(int(length[piece]) - left + take)
+            part.append(part[-1] + 1 if cut and cut[-1] == window else 1)
+            cut.append(window)
+            at.append(int(length[window]) - left + take)
             opening_part.append(part[-1])
-            base = begin + take  # from here to ends[piece]: the text left, and two special tokens again
+            base = begin + take  # from here to ends[window]: the remaining text and two special tokens again
         else:
             opening_part.append(0)
             base = begin
     parts = np.ones(len(owner), dtype=np.int64)
     np.add.at(parts, np.array(cut, dtype=np.int64), 1)
-    index = np.cumsum(parts) - parts  # where each piece stands once the cuts are put in
+    index = np.cumsum(parts) - parts  # index of each window once the cut ones are split
     origin = np.repeat(np.arange(len(owner)), parts)
     begins = np.zeros(len(origin), dtype=np.int64)
     begins[index[np.array(cut, dtype=np.int64)] + np.array(part, dtype=np.int64)] = at

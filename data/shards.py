@@ -1,10 +1,10 @@
-"""Token shards: the kept documents as one memory-mapped line of ids, with a table of where each document lies.
+"""Token shards: the ids of all kept documents in one memory-mapped array, with a table of where each document starts.
 
-    tokens.bin      ids of all documents one after another, uint16 (vocabulary up to 65,536) or uint32, little-endian
-    documents.npy   a row a document: start, length (tokens), source (number), characters
+    tokens.bin      ids of all documents, one after another, uint16 (vocabulary up to 65,536) or uint32, little-endian
+    documents.npy   one row for each document: start, length (tokens), source (number), characters
     index.json      sources, weights, tokenizer identity, counts, SHA-256 of both files
 
-Documents stand in the order of the corpus' files, so row i leads back to its id, file and line:
+Documents have the order of the corpus files, so row i leads back to its id, file and line:
 
     python -m data.shards SHARDS TOKEN_INDEX [--corpus CORPUS]
 
@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from common.code import code_files
 from common.errors import UserError, command
 from common.files import digest_of, open_whole, read_json, sha256_file, write_json
-from corpus.build import read_documents
-from corpus.parts import write_array
+from common.progress import progress
+from corpus.build import documents_of, read_documents
+from corpus.stages.parts import write_array
+from corpus.stages.units import pack_digest
+from language.base import one_language
 from tokenization.tokenizer import Tokenizer
 
 DOCUMENT = np.dtype([("start", "<i8"), ("length", "<i4"), ("source", "<i2"), ("characters", "<i4")])
@@ -34,7 +37,7 @@ ENCODE_AT_ONCE = 512  # documents: enough to keep the tokenizer's threads busy, 
 
 @dataclass
 class Shards:
-    """Opened token shards: `tokens` [N] memory-mapped ids, `documents` [D] of DOCUMENT, `index` as in index.json."""
+    """Open token shards: `tokens` [N] memory-mapped ids, `documents` [D] of DOCUMENT, `index` as in index.json."""
 
     folder: Path
     tokens: np.ndarray
@@ -50,30 +53,36 @@ class Shards:
         """Tokens of each source [S]."""
         return np.bincount(self.documents["source"], weights=self.documents["length"], minlength=len(self.sources)).astype(int)
 
-    def piece_counts(self, vocab_size: int, sample: int = 1 << 26) -> np.ndarray:
-        """How often each piece [V] stands in the text; counted on every nth token where there are more than `sample`."""
+    def token_counts(self, vocab_size: int, sample: int = 1 << 26) -> np.ndarray:
+        """How often each vocabulary entry [V] occurs in the text, on every nth token if there are more than `sample`."""
         return np.bincount(self.tokens[:: max(1, len(self.tokens) // sample)], minlength=vocab_size).astype(float)
 
 
-def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> dict[str, Any]:
+def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path, across_languages: bool = False) -> dict[str, Any]:
     """Encode every kept document of a built corpus into `out`; return index.json's content.
 
-    Reused when `out` holds shards of the same corpus and tokenizer. A document that gives no token at all is left out
-    and counted under "documents_without_tokens".
+    Raises UserError for a tokenizer of another language than the corpus, unless `across_languages`.
+
+    Skipped when `out` already holds shards of the same corpus and tokenizer, made by the same code. A document without any
+    token is left out and counted under "documents_without_tokens".
     """
     corpus, out = Path(corpus), Path(out)
     report = read_json(corpus / "report.json")
-    digest = _digest(corpus, tokenizer.identity)
-    if (out / "index.json").exists() and read_json(out / "index.json")["digest"] == digest:
-        print(f"shards: reused {out}")
-        return read_json(out / "index.json")
+    if not across_languages:
+        said = {str(corpus): report.get("language"), "its tokenizer": tokenizer.language}
+        one_language(said, "Train a tokenizer on this corpus, or set across_languages=true to use that one all the same.")
+    digest, code = _digest(corpus, tokenizer.identity), _code(tokenizer)
+    before = read_json(out / "index.json") if (out / "index.json").exists() else {}
+    if before.get("digest") == digest and before.get("code") == code:
+        print(f"shards: already complete, skipped ({out})")
+        return before
     kind = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     names = [name for name, entry in report["sources"].items() if entry["kept"]]
     rows, start, empty = [], 0, []
     expected = sum(report["sources"][name]["kept"] for name in names)
     with (
         open_whole(out / "tokens.bin") as file,
-        tqdm(total=expected, desc="shards", unit=" documents", disable=None) as bar,
+        progress(total=expected, desc="shards", unit=" documents") as bar,
     ):
         for number, name in enumerate(names):
             documents = enumerate(read_documents(corpus, name))
@@ -91,26 +100,40 @@ def write_shards(corpus: str | Path, tokenizer: Tokenizer, out: str | Path) -> d
     with open_whole(out / "documents.npy") as file:
         write_array(file, table)
     index = {
-        "digest": digest, "tokenizer": tokenizer.identity, "vocab_size": tokenizer.vocab_size, "dtype": kind.str,
-        "documents": len(table), "documents_without_tokens": len(empty), "tokens": start, "sources": names,
-        "left_out": empty,  # [source, place among its documents] of those without tokens
+        "digest": digest,
+        "code": code,
+        "tokenizer": tokenizer.identity,
+        "language": report.get("language"),
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": kind.str,
+        "documents": len(table),
+        "documents_without_tokens": len(empty),
+        "tokens": start,
+        "sources": names,
+        "left_out": empty,  # [source, index among its documents] of documents without tokens
         "weights": [report["sources"][name]["weight"] for name in names],
         "files": {name: sha256_file(out / name) for name in ("tokens.bin", "documents.npy")},
-    }  # fmt: skip
-    write_json(out / "index.json", index)  # last: a folder without it is unfinished
+    }
+    write_json(out / "index.json", index)  # written last: a folder without it is incomplete
     print(f"shards: {len(table):,} documents, {start:,} tokens, written to {out}")
     return index
 
 
 def _digest(corpus: Path, tokenizer: str) -> str:
-    return digest_of({"corpus": read_json(corpus / "manifest.json")["digest"], "tokenizer": tokenizer, "format": 2})
+    return digest_of({"corpus": documents_of(corpus), "tokenizer": tokenizer})
+
+
+def _code(tokenizer: Tokenizer) -> str:
+    """Digest of the code that makes ids of text with this tokenizer, its language's included."""
+    pack = pack_digest(tokenizer.language.name) if tokenizer.language else None
+    return digest_of([code_files("data.shards", "tokenization.loading", rooms=("tokenization",)), pack])
 
 
 def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shards:
     """Open and verify shards; UserError names a file that is missing, damaged or of another tokenizer."""
     folder = Path(folder)
     if not (folder / "index.json").exists():
-        raise UserError(f"{folder}: no index.json, so no finished token shards are there. Run prepare.py.")
+        raise UserError(f"{folder}: no index.json, so there are no complete token shards. Run prepare.py.")
     index = read_json(folder / "index.json")
     for name, expected in index["files"].items():
         if not (folder / name).exists():
@@ -118,6 +141,10 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
         if sha256_file(folder / name) != expected:
             raise UserError(f"{folder / name}: damaged (checksum differs). Remove {folder} and run prepare.py again.")
     if tokenizer is not None and index["tokenizer"] != tokenizer.identity:
+        one_language(
+            {str(folder): index.get("language"), "the tokenizer": tokenizer.language},
+            "Run prepare.py with the language of this run, or point to its own shards and tokenizer.",
+        )
         raise UserError(
             f"{folder}: made with tokenizer {index['tokenizer']}, not with {tokenizer.identity}. "
             "Run prepare.py with this tokenizer, or point to its own shards."
@@ -129,9 +156,9 @@ def open_shards(folder: str | Path, tokenizer: Tokenizer | None = None) -> Shard
 
 
 def trace(shards: Shards, token: int, corpus: str | Path) -> dict[str, Any]:
-    """The document that token number `token` belongs to: what the corpus says of it, and the token's place in it.
+    """The document that token number `token` belongs to, with its metadata and the token's position in it.
 
-    Raises UserError for a token that is not there, and for a corpus that is not the one of these shards.
+    Raises UserError for a token number out of range and for a corpus that these shards were not made from.
     """
     corpus = Path(corpus)
     if not 0 <= token < shards.index["tokens"]:
@@ -141,15 +168,19 @@ def trace(shards: Shards, token: int, corpus: str | Path) -> dict[str, Any]:
     row = int(np.searchsorted(shards.documents["start"], token, side="right")) - 1
     document = shards.documents[row]
     number = int(document["source"])
-    place = row - int(np.searchsorted(shards.documents["source"], number))  # rows of a source follow one another
+    place = row - int(np.searchsorted(shards.documents["source"], number))  # the rows of one source are consecutive
     for source, skipped in shards.index["left_out"]:
         place += source == number and skipped <= place
     found = next(islice(read_documents(corpus, shards.sources[number]), place, None))
     about = {key: value for key, value in found.items() if key != "text"}
     return {
-        "token": token, "piece": int(shards.tokens[token]), "place_in_document": token - int(document["start"]),
-        "tokens_of_document": int(document["length"]), **about, "text": found["text"][:200],
-    }  # fmt: skip
+        "token": token,
+        "id": int(shards.tokens[token]),
+        "place_in_document": token - int(document["start"]),
+        "tokens_of_document": int(document["length"]),
+        **about,
+        "text": found["text"][:200],
+    }
 
 
 @command

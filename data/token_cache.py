@@ -1,7 +1,7 @@
-"""Tokenised splits on disk, shared by seeds, models with one tokenizer, and processes; a damaged file is made anew.
+"""Tokenised splits on disk, shared by seeds, models with one tokenizer, and processes; a damaged file is rebuilt.
 
 A file is an uncompressed .npz: every member carries a CRC, and the key (tokenizer, examples, lengths, version of the
-feature code) is inside, so that what is read is what would be made. Files appear whole, so processes may race for one.
+feature code) is stored inside, so a stale file is not used. Files are written atomically, so processes may race.
 """
 
 import contextlib
@@ -14,20 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from common.files import open_whole
-from data.features import Encoded, Row
+from tasks.encoding import Encoded, Row
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile)  # what a torn or foreign file raises
+# Errors raised by a truncated or foreign file.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile)
 
 
 def cached(path: Path, key: str, make: Callable[[], Encoded]) -> Encoded:
-    """The split that `path` holds under `key`, else `make()` written there.
+    """The split stored in `path` under `key`; otherwise `make()`, which is stored there.
 
-    A disk that cannot be written to costs the cache, with a warning, and not the run.
+    If the disk cannot be written to, there is a warning and no cache; the run goes on.
     """
     if path.exists():
         with contextlib.suppress(*DAMAGED):
             return read(path, key)
-        print(f"{path}: damaged, or of another key; made anew", file=sys.stderr)
+        print(f"{path}: damaged, or of another key; rebuilt", file=sys.stderr)
     encoded = make()
     try:
         write(path, key, encoded)
@@ -39,7 +40,8 @@ def cached(path: Path, key: str, make: Callable[[], Encoded]) -> Encoded:
 def write(path: Path, key: str, encoded: Encoded) -> None:
     """Write `encoded` to `path`, whole or not at all."""
     rows = encoded.rows
-    contexts = list({id(offsets): offsets for offsets in encoded.offsets}.values())  # several questions share one
+    # Questions about one context share its array.
+    contexts = list({id(offsets): offsets for offsets in encoded.offsets}.values())
     number = {id(offsets): index for index, offsets in enumerate(contexts)}
     about = {"key": key, "kind": encoded.kind, "notes": encoded.notes, "words": any(row.words is not None for row in rows)}
     arrays = {
@@ -58,14 +60,22 @@ def write(path: Path, key: str, encoded: Encoded) -> None:
         ("offsets", [offsets.reshape(-1, 2) for offsets in contexts]),
     ):
         empty = np.zeros((0, 2) if name == "offsets" else 0, np.int32)
-        arrays[name] = np.concatenate([empty, *parts]).astype(np.int32)
+        arrays[name] = _small(np.concatenate(parts) if parts else empty)
         arrays[f"{name}_sizes"] = np.array([len(part) for part in parts], np.int64)
     with open_whole(path) as file:
         np.savez(file, **arrays)
 
 
+def _small(values: np.ndarray) -> np.ndarray:
+    """Integers as int32 if they fit, others unchanged: no value changes."""
+    if not np.issubdtype(values.dtype, np.integer):
+        return values
+    small = values.astype(np.int32)
+    return small if np.array_equal(small, values) else values
+
+
 def read(path: Path, key: str) -> Encoded:
-    """The split in `path`. Raises one of DAMAGED if the file is not whole or was written under another key."""
+    """The split in `path`. Raises one of DAMAGED if the file is incomplete or was written under another key."""
     with zipfile.ZipFile(path) as archive:
         if (broken := archive.testzip()) is not None:
             raise ValueError(f"{broken} is damaged")
@@ -76,7 +86,7 @@ def read(path: Path, key: str) -> Encoded:
         raise ValueError("written under another key")
 
     def parts(name: str, dtype: type = np.int64) -> list[np.ndarray]:
-        whole = held[name].astype(dtype)
+        whole = held[name].astype(dtype) if np.issubdtype(held[name].dtype, np.integer) else held[name]
         return np.split(whole, np.cumsum(held[f"{name}_sizes"])[:-1]) if len(held[f"{name}_sizes"]) else []
 
     columns = (parts("ids", np.int32), held["second"].tolist(), parts("positions"), parts("targets"))
