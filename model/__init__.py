@@ -1,1 +1,1 @@
-"""The encoder, written by hand: attention, blocks, heads, and what applies them to text."""
+"""The encoder (attention, blocks, heads) and programs that apply it to text."""

@@ -1,9 +1,9 @@
-"""Which weights a fine-tuning run trains: all, low-rank adapters (LoRA), the upper blocks, or the head alone.
+"""The weights that a fine-tuning run trains: all, low-rank adapters (LoRA), the upper blocks, or the head alone.
 
-LoRA (Hu et al. 2021, arXiv 2106.09685) leaves a matrix W as it is and learns alpha / rank x B A beside it, A [rank, in] and
-B [out, rank] with B = 0 at first. Here on any linear layer of any encoder, by its name; query, key and value of our fused
-matrix are rows of it and can be adapted each on its own. Head and pooler are trained in full, are saved with the adapter and
-are counted with it. `merged` gives a plain checkpoint with the same outputs, that every other command takes.
+LoRA (Hu et al. 2021, arXiv 2106.09685) freezes a matrix W and learns alpha / rank x B A, which is added to it, with A
+[rank, in] and B [out, rank], B = 0 at first. It applies to any linear layer of any encoder, by its name; query, key and value
+are row ranges of one matrix here and can be adapted separately. Head and pooler are trained in full, saved with the adapter
+and counted with it. `merged` gives a plain checkpoint with the same outputs, for every other command.
 
     python -m model.adapters ADAPTER --out CHECKPOINT [--base CHECKPOINT]     an adapter's folder to a plain checkpoint
 """
@@ -24,33 +24,44 @@ from torch import Tensor, nn
 
 from common.errors import UserError, command
 from common.files import read_json, sha256_file, write_json
+from common.settings import plain
+from model.convert.foreign import build_encoder
 from model.encoder import Encoder
-from model.folder import SUMS, WEIGHTS, verify_checkpoint, write_checkpoint
-from model.foreign import build_encoder
+from model.folder import SUMS, WEIGHTS, read_weights, verify_checkpoint, write_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
 from model.modern_head import add_modern_head
+from model.settings import Lora
 from model.store import load_task_model, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
 ADAPTER, VALUES = "adapter.json", "adapter.safetensors"  # of an adapter's folder
 WHOLE = "all"  # the adapter of a layer's whole output
-FUSED = ("query", "key", "value")  # what the rows of our qkv matrix are, in this order
-# The same three by the names that transformers' encoders give them.
-SAME = {"query": ("query_proj", "q_proj", "q_lin", "q"), "key": ("key_proj", "k_proj", "k_lin", "k"),
-        "value": ("value_proj", "v_proj", "v_lin", "v")}  # fmt: skip
-EMBEDDINGS = ("encoder.words", "encoder.positions", "encoder.types", "encoder.embedding_norm", "encoder.model.embeddings")
+FUSED = ("query", "key", "value")  # row ranges of our qkv matrix, in this order
+# Names of the three in transformers' encoders.
+SAME = {
+    "query": ("query_proj", "q_proj", "q_lin", "q"),
+    "key": ("key_proj", "k_proj", "k_lin", "k"),
+    "value": ("value_proj", "v_proj", "v_lin", "v"),
+}
+EMBEDDINGS = (
+    "encoder.token_embeddings",
+    "encoder.position_embeddings",
+    "encoder.token_type_embeddings",
+    "encoder.embedding_norm",
+    "encoder.model.embeddings",
+)
 # The number of a block in a parameter's name: ours, and those of transformers' encoders (encoder.model.encoder.layer.3.).
 BLOCK = re.compile(r"encoder\.(?:model\.)?(?:[a-z_]+\.)*?(?:blocks|layers?|block)\.(\d+)\.")
 
 
 class LowRank(nn.Module):
-    """The two thin matrices of one adapter: x [n, in] to (x A^T) B^T [n, out]; zero at first."""
+    """The two low-rank matrices of one adapter: x [n, in] to (x A^T) B^T [n, out]; zero at first."""
 
     def __init__(self, inputs: int, outputs: int, rank: int) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.empty(rank, inputs))
         self.b = nn.Parameter(torch.zeros(outputs, rank))
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as the authors' code and peft
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as in the authors' code and peft
 
     def forward(self, x: Tensor, first: int, last: int) -> Tensor:
         """[n, in] to the outputs `first` to `last` [n, last - first]."""
@@ -58,13 +69,13 @@ class LowRank(nn.Module):
 
 
 class AdaptedLinear(nn.Linear):
-    """A linear layer whose own weights are frozen, with adapters on all of its outputs or on ranges of them.
+    """A linear layer with frozen weights, and adapters on all of its outputs or on ranges of them.
 
-    It takes over the layer's weight and bias under their names; the adapters' are lora.<name>.a and lora.<name>.b.
+    It keeps the names of the layer's weight and bias; the adapters' are lora.<name>.a and lora.<name>.b.
     """
 
     def __init__(self, base: nn.Linear, ranges: dict[str, tuple[int, int]], rank: int, alpha: float, dropout: float) -> None:
-        nn.Module.__init__(self)  # nn.Linear's own would draw weights that are not wanted
+        nn.Module.__init__(self)  # nn.Linear's own would draw weights that are not needed
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.ranges, self.scale = ranges, alpha / rank
@@ -78,7 +89,7 @@ class AdaptedLinear(nn.Linear):
         return self.part(x, 0, self.out_features)
 
     def part(self, x: Tensor, first: int, last: int) -> Tensor:
-        """Outputs `first` to `last` [..., last - first], with what each adapter adds to them."""
+        """Outputs `first` to `last` [..., last - first], including the adapters' contributions."""
         out = F.linear(x, self.weight[first:last], None if self.bias is None else self.bias[first:last])
         for name, (begin, end) in self.ranges.items():
             low, high = max(first, begin), min(last, end)
@@ -97,7 +108,7 @@ class AdaptedLinear(nn.Linear):
 
 
 def linear_layers(encoder: nn.Module) -> dict[str, tuple[str, str]]:
-    """What can be adapted: name -> (layer, range), with "blocks.0.qkv.query" and its like beside "blocks.0.qkv"."""
+    """The layers that can be adapted: name -> (layer, range), with "blocks.0.qkv.query" etc. in addition to "blocks.0.qkv"."""
     found = {}
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Linear) and name != "pooler":
@@ -108,16 +119,16 @@ def linear_layers(encoder: nn.Module) -> dict[str, tuple[str, str]]:
 
 
 def is_meant(name: str, pattern: str) -> bool:
-    """Whether a name fits: *, ? and [...] as in file names over the whole of it, else by its last words (SAME ones too)."""
+    """Whether a pattern matches a name: *, ? and [...] as in file names for all of it, else its last parts (SAME included)."""
     if any(sign in pattern for sign in "*?["):
         return fnmatchcase(name, pattern)
     return any(f".{name}".endswith(f".{word}") for word in (pattern, *SAME.get(pattern, ())))
 
 
 def add_adapters(encoder: nn.Module, rank: int, alpha: float, dropout: float, targets: list[str]) -> list[str]:
-    """Put adapters on the layers that `targets` name and freeze all other weights; returns the names adapted.
+    """Put adapters on the layers that `targets` name and freeze all other weights; returns the adapted names.
 
-    UserError for a target that is in no layer's name, and for a rank above a layer's own.
+    Raises UserError for a target that matches no layer, and for a rank above a layer's own.
     """
     known = linear_layers(encoder)
     wanted: dict[str, dict[str, bool]] = {}
@@ -135,7 +146,7 @@ def add_adapters(encoder: nn.Module, rank: int, alpha: float, dropout: float, ta
         base = encoder.get_submodule(layer)
         height = base.out_features // len(FUSED)
         ranges = {kind: (n * height, (n + 1) * height) for n, kind in enumerate(FUSED) if kind in kinds}
-        if WHOLE in kinds:  # of the whole matrix: parts of it named beside it are in it
+        if WHOLE in kinds:  # the whole matrix includes its named parts
             ranges = {WHOLE: (0, base.out_features)}
         if rank > min(base.in_features, *(last - first for first, last in ranges.values())):
             raise UserError(
@@ -149,14 +160,14 @@ def add_adapters(encoder: nn.Module, rank: int, alpha: float, dropout: float, ta
 
 
 def depth_of(name: str, layers: int) -> int:
-    """Where a task model's parameter stands: 0 in the embeddings, i + 1 in block i, layers + 1 in what comes after."""
+    """Depth of a task model's parameter: 0 for embeddings, i + 1 for block i, layers + 1 for everything after."""
     if (block := BLOCK.match(name)) is not None:
         return int(block[1]) + 1
     return 0 if name.startswith(EMBEDDINGS) else layers + 1
 
 
 def freeze_layers(model: TaskModel, count: int) -> None:
-    """Freeze the embeddings and the first `count` blocks. UserError where there are fewer, or where blocks have no number."""
+    """Freeze the embeddings and the first `count` blocks. UserError if there are fewer, or if blocks have no number."""
     layers = model.encoder.config.layers
     depths = {name: depth_of(name, layers) for name, _ in model.named_parameters()}
     if not 0 <= count <= layers:
@@ -167,38 +178,43 @@ def freeze_layers(model: TaskModel, count: int) -> None:
         parameter.requires_grad_(depths[name] > count)
 
 
-def choose_trained(model: TaskModel, recipe: dict[str, Any], pretrained_pooler: bool) -> str:
-    """Freeze what the recipe does not train; returns what is trained in words, for summary.json.
+def choose_trained(
+    model: TaskModel,
+    lora: Lora | None = None,
+    frozen: int | None = None,
+    linear_probe: bool = False,
+    pretrained_pooler: bool = False,
+) -> str:
+    """Freeze what a recipe does not train; returns what is trained in words, for summary.json.
 
-    recipe: adapter and lora, freeze_layers, probe (the encoder frozen, without dropout too, and a linear head; a pooler
-    only where the checkpoint has one, and frozen). Head and pooler are trained in full beside adapters and frozen layers.
-    UserError for what cannot go together.
+    `lora`: adapters. `frozen`: so many blocks at the bottom, and the embeddings. `linear_probe`: the encoder frozen, without
+    dropout too, and a linear head; a pooler only where the checkpoint has one, and frozen. Head and pooler are trained in
+    full beside adapters and frozen layers. UserError for what cannot go together.
     """
-    if recipe["adapter"]:
-        lora = recipe["lora"]
+    if lora:
         pooler = list(model.encoder.pooler.parameters()) if model.encoder.pooler is not None else []
-        count = len(add_adapters(model.encoder, lora["rank"], lora["alpha"], lora["dropout"], lora["targets"]))
+        count = len(add_adapters(model.encoder, lora.rank, lora.alpha, lora.dropout, lora.targets))
         for parameter in pooler:
             parameter.requires_grad_(True)
-        return f"LoRA of rank {lora['rank']} on {count} matrices ({', '.join(lora['targets'])}), and the head"
-    if recipe["probe"]:
+        return f"LoRA of rank {lora.rank} on {count} matrices ({', '.join(lora.targets)}), and the head"
+    if linear_probe:
         if model.encoder.pooler is not None and not pretrained_pooler:
             raise UserError(
-                "recipe.probe=true: the checkpoint has no pooler, and a new one that stays as drawn is no probe. Set "
+                "recipe.linear_probe=true: the checkpoint has no pooler, and a probe cannot train a new one. Set "
                 "recipe.pooling=mean or cls."
             )
-        model.probe = True
+        model.linear_probe = True
         for parameter in model.encoder.parameters():
             parameter.requires_grad_(False)
         return "the linear head alone"
-    if recipe["freeze_layers"] is not None:
-        freeze_layers(model, recipe["freeze_layers"])
-        return f"all but the embeddings and the first {recipe['freeze_layers']} blocks"
+    if frozen is not None:
+        freeze_layers(model, frozen)
+        return f"all but the embeddings and the first {frozen} blocks"
     return "all weights"
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copies on the host of what training may have changed."""
+    """Copies on the host of the weights that training may have changed."""
     return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -214,17 +230,17 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
 # ---------------------------------------------------------------- an adapter's folder
 
 
-def write_adapter(folder: Path, model: TaskModel, lora: dict[str, Any], base: str, task: dict[str, Any]) -> None:
+def write_adapter(folder: Path, model: TaskModel, lora: Lora, base: str, task: dict[str, Any]) -> None:
     """adapter.safetensors (adapters, head, pooler) and adapter.json: how they were made, on which checkpoint, for what task."""
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(trained_weights(model), folder / VALUES)
     sums = read_json(resolve_checkpoint(base) / SUMS)
     origin = {"path": str(Path(base).absolute()) if "://" not in base else base, "weights": sums[WEIGHTS]}
-    write_json(folder / ADAPTER, {"lora": lora, "base": origin, "task": task, "sha256": sha256_file(folder / VALUES)})
+    write_json(folder / ADAPTER, {"lora": plain(lora), "base": origin, "task": task, "sha256": sha256_file(folder / VALUES)})
 
 
 def find_adapter(path: str | Path) -> Path | None:
-    """The adapter's folder that `path` means, itself or `path`/adapter beside no checkpoint; None where there is none."""
+    """The adapter's folder at `path` (itself, or `path`/adapter if `path` has no checkpoint); None if there is none."""
     path = Path(path)
     if (path / ADAPTER).exists():
         return path
@@ -233,10 +249,10 @@ def find_adapter(path: str | Path) -> Path | None:
 
 
 def load_adapted(folder: str | Path, base: str | Path | None = None) -> tuple[TaskModel, Tokenizer, dict[str, Any]]:
-    """The task model of an adapter on its checkpoint, in eval mode, its tokenizer and its task.
+    """The task model of an adapter on its checkpoint, in eval mode, with its tokenizer and its task.
 
-    `base` takes the place of the checkpoint's path where that has moved. Raises UserError for a damaged adapter, a missing
-    base, and a base with other weights than the adapter was trained on.
+    `base` replaces the checkpoint's path if it has moved. Raises UserError for a damaged adapter, a missing base, and a base
+    whose weights differ from those that the adapter was trained on.
     """
     folder = Path(folder)
     info = read_json(folder / ADAPTER)
@@ -251,7 +267,7 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> tuple[Ta
         raise UserError(f"{folder}: was trained on other weights than those of {place}. Give those: --base CHECKPOINT.")
     weights, config, tokenizer, _ = read_checkpoint(place)
     try:
-        values = safetensors.torch.load_file(folder / VALUES)
+        values = read_weights(folder / VALUES)
     except safetensors.SafetensorError as error:
         raise UserError(f"{folder / VALUES}: cannot be read ({error}). Restore it or train the adapter again.") from None
     task, lora = info["task"], info["lora"]
@@ -263,12 +279,12 @@ def load_adapted(folder: str | Path, base: str | Path | None = None) -> tuple[Ta
     own = model.state_dict()
     kept = {name: value for name, value in weights.items() if name.startswith("encoder.") and name in own}
     model.load_state_dict(kept, strict=False)
-    choose_trained(model, {"adapter": "lora", "lora": lora}, False)
+    choose_trained(model, Lora(**lora))
     trained = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     lacking = [n for n in own if n not in kept and n not in trained]
     if lacking or trained != {name: value.shape for name, value in values.items()}:
         odd = sorted(set(trained) ^ set(values)) or lacking or sorted(trained)
-        raise UserError(f"{folder}: the adapter does not fit {place} ({', '.join(odd[:3])}). Train it anew on this one.")
+        raise UserError(f"{folder}: the adapter does not fit {place} ({', '.join(odd[:3])}). Train it again on this one.")
     model.load_state_dict(values, strict=False)
     return model.eval(), tokenizer, task
 

@@ -1,36 +1,37 @@
-"""The one attention function: documents of a flat batch, each attending to itself alone.
+"""The attention function: documents of a flat batch, each attending only to itself.
 
     attend(q, k, v, layout, window)    q, k, v: [T, heads, head size] -> [T, heads, head size]
 
-Three routes compute the same thing (tests/model/test_attention.py):
-  varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch as is
-  padded  documents of like length together in rectangles, padding masked, through scaled_dot_product_attention
-  packed  documents side by side in rows, a block mask between them, through scaled_dot_product_attention
-Elsewhere than on CUDA "padded" is taken: forward and backward over 3,600 tokens of documents of 20-512, 8 heads x 64, one
-CPU thread, are 1.04 times as quick as "packed" in fp32 and 1.14 times in bf16 (medians of 8), and need no mask over all pairs.
+Three routes give the same result (tests/model/test_attention.py):
+  varlen  torch's variable-length kernel, CUDA from compute capability 8.0 in bf16 or fp16: reads the flat batch directly
+  padded  documents of similar length together in rectangles, padding masked, through scaled_dot_product_attention
+  packed  several documents in a row with a block mask between them, through scaled_dot_product_attention
+Outside CUDA "padded" is used: forward and backward over 3,600 tokens of documents of 20-512, 8 heads x 64, one CPU thread,
+are 1.04 times as fast as "packed" in fp32 and 1.14 times in bf16 (medians of 8), and need no mask over all pairs.
 """
 
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.layout import Layout, Rows
+from data.layout import Layout, Rows, move
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch without the kernel: the other routes serve
+except ImportError:  # torch without the kernel: the other routes are used
     varlen_attn = None
 
-WRITTEN_OUT = 512  # tokens: rows up to here have their scores held, bf16 on CPU alone
+WRITTEN_OUT = 512  # tokens: rows up to this length compute their scores explicitly, in bf16 on CPU only
 _forced: str | None = None
 
 
 @contextlib.contextmanager
 def force_route(route: str) -> Iterator[None]:
-    """Take `route` whatever the device, for tests and benchmarks."""
-    global _forced  # noqa: PLW0603  (one switch for the process, as tests need it)
+    """Use `route` on any device, for tests and benchmarks."""
+    global _forced  # noqa: PLW0603  (one switch for the process, for tests)
     before, _forced = _forced, route
     try:
         yield
@@ -39,18 +40,19 @@ def force_route(route: str) -> Iterator[None]:
 
 
 def choose_route(q: torch.Tensor) -> str:
-    """The route for tensors like `q`: varlen where its kernel exists, padded elsewhere."""
+    """The route for tensors like `q` [T, heads, head size]: varlen if its kernel exists and accepts them, otherwise padded."""
     if _forced:
         return _forced
     has_kernel = q.is_cuda and varlen_attn is not None and q.dtype in (torch.bfloat16, torch.float16)
+    has_kernel &= q.shape[-1] % 8 == 0 and q.shape[-1] <= 256  # head sizes that the kernel accepts
     return "varlen" if has_kernel and torch.cuda.get_device_capability(q.device)[0] >= 8 else "padded"
 
 
 class _Take(torch.autograd.Function):
-    """x[index] where every element of x is wanted by one cell only: the gradient is a gather too, not a scatter.
+    """x[index] where each element of x is used in one cell only, so that the gradient is a gather too, not a scatter.
 
-    `index` [N] may repeat elements in cells whose gradient is zero (padding); `back` [len(x)] is the cell of each
-    element. A gather is several times quicker than index_add on CPU, and bitwise repeatable on any device.
+    `index` [N] may repeat elements in cells whose gradient is zero (padding); `back` [len(x)] is the cell of each element. A
+    gather is several times faster than index_add on CPU, and bitwise repeatable on any device.
     """
 
     @staticmethod
@@ -64,7 +66,7 @@ class _Take(torch.autograd.Function):
 
 
 class _PutBack(torch.autograd.Function):
-    """The way back of `_Take`: tokens out of cells. Cells that no token reads get a zero gradient."""
+    """The inverse of `_Take`: tokens from cells. Cells that no token reads get a zero gradient."""
 
     @staticmethod
     def forward(ctx, cells: torch.Tensor, back: torch.Tensor, index: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
@@ -78,35 +80,34 @@ class _PutBack(torch.autograd.Function):
 
 
 def _mask(layout: Layout, query: Rows, key: Rows, window: int, name: tuple) -> torch.Tensor | None:
-    """[R, 1, Cq or 1, Ck] true where a query may look; None where every cell may.
+    """[R, 1, Cq or 1, Ck] true where a query may attend; None if every cell may.
 
-    Made once a batch and shared by all layers.
+    Computed once for each batch and shared by all layers.
     """
     name = (*name, window)
     if name not in layout.masks:
-        alone = bool(((key.document == key.document[:, :1]) | (key.document < 0)).all())  # one document a row
-        if alone and window < 0:
-            allowed = None if bool((key.document >= 0).all()) else (key.document >= 0)[:, None]
+        if key.owners is not None and window < 0:  # one document a row
+            allowed = None if key.full else (key.document >= 0)[:, None]
         else:
             allowed = query.document[:, :, None] == key.document[:, None, :]
             if window >= 0:
                 allowed &= (query.position[:, :, None] - key.position[:, None, :]).abs() <= window
-            allowed |= query.document[:, :, None] < 0  # a padding query must see something, or it divides 0 by 0
+            allowed |= query.document[:, :, None] < 0  # a padding query must attend to something, or its softmax divides 0 by 0
         layout.masks[name] = None if allowed is None else allowed[:, None]
     return layout.masks[name]
 
 
 def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Attention of rows: q [R, heads, Cq, d], k and v [R, heads, C, d], mask true where a query may look.
+    """Attention of rows: q [R, heads, Cq, d], k and v [R, heads, C, d]; mask: true where a query may attend.
 
-    In bf16 on CPU torch's fused kernel is the slow way for short rows: forward and backward over 4,096 tokens of real
-    documents take 84 ms of CPU at 128 (4 heads x 64) and 252 ms at 512 (8 heads), written out 36 and 145 ms.
+    In bf16 on CPU torch's fused kernel is slow for short rows: forward and backward over 4,096 tokens of real documents take
+    84 ms of CPU at length 128 (4 heads x 64) and 252 ms at 512 (8 heads); computed explicitly, 36 and 145 ms.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or k.shape[2] > WRITTEN_OUT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores.masked_fill_(~mask, -torch.inf)
+    if mask is not None:  # a boolean one, or a bias for an encoder that has such positions
+        scores = scores + mask if mask.is_floating_point() else scores.masked_fill_(~mask, -torch.inf)
     return scores.softmax(-1) @ v
 
 
@@ -115,9 +116,9 @@ def attend(
 ) -> torch.Tensor:
     """Bidirectional attention inside each document of a flat batch.
 
-    q [Tq, heads, d], k and v [T, heads, d]; `layout` places the keys. `window` w >= 0 lets a token see the w before and
-    the w after it (Longformer's local attention, arXiv 2004.05150), -1 all of its document. `queries` is the layout
-    of q where only some tokens ask (`layout.keep`); it goes with window = -1. Returns [Tq, heads, d].
+    q [Tq, heads, d], k and v [T, heads, d]; `layout` gives the documents of the keys. With `window` w >= 0 a token attends to
+    w tokens on either side (Longformer's local attention, arXiv 2004.05150); -1: to all of its document. `queries` is the
+    layout of q if only some tokens have queries (`layout.subset`); it requires window = -1. Returns [Tq, heads, d].
     """
     route = choose_route(q)
     queries = queries or layout
@@ -132,9 +133,9 @@ def attend(
     return _attend_rows(q, k, v, layout, window, route)
 
 
-@torch.compiler.disable  # shapes of rows change with every batch; only the layers around it are compiled
+@torch.compiler.disable  # row shapes change with every batch; only the layers around it are compiled
 def _attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, window: int, route: str) -> torch.Tensor:
-    """The padded and packed routes: tokens into rectangles, attention there, and back."""
+    """The padded and packed routes: gather tokens into rectangles, compute attention, scatter back."""
     rectangles, back = layout.rows(route)
     index = torch.cat([rows.index.flatten() for rows in rectangles]) if len(rectangles) > 1 else rectangles[0].index.flatten()
     qkv = _Take.apply(torch.stack((q, k, v), dim=1), index, back)  # [cells, 3, heads, d]
@@ -153,24 +154,25 @@ def _attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layo
 
 @torch.compiler.disable
 def _attend_some(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, queries: Layout) -> torch.Tensor:
-    """The padded route with fewer queries than keys: one row a document on both sides."""
+    """The padded route with fewer queries than keys: one document in each row on both sides."""
     rectangles, back = layout.rows("padded")
     kv = _Take.apply(torch.stack((k, v), dim=1), torch.cat([rows.index.flatten() for rows in rectangles]), back)
+    starts = np.concatenate([[0], np.cumsum(queries.lengths)])
     outputs, places, first = [], [], 0
     for number, rows in enumerate(rectangles):
         k_rows, v_rows = kv[first : first + rows.index.numel()].view(*rows.index.shape, *kv.shape[1:]).unbind(2)
         first += rows.index.numel()
-        documents = rows.document[:, 0].cpu().numpy()
-        counts = torch.from_numpy(queries.lengths[documents]).to(q.device)
-        widest = int(counts.max())
-        if widest == 0:
+        counts = queries.lengths[rows.owners]
+        if not counts.any():
             continue
-        column = torch.arange(widest, device=q.device)
-        asked = column < counts[:, None]  # [R, widest]
-        index = queries.starts[documents].long()[:, None] + column
-        q_rows = q[torch.where(asked, index, 0)]
-        mask = _mask(layout, Rows(index, rows.document[:, :1].expand_as(index), index), rows, -1, ("some", number))
-        out = _attention(*(x.transpose(1, 2) for x in (q_rows, k_rows, v_rows)), mask)
-        outputs.append(out.transpose(1, 2)[asked])
-        places.append(index[asked])
-    return torch.cat(outputs)[torch.argsort(torch.cat(places))]
+        column = np.arange(counts.max())
+        real = column < counts[:, None]  # [R, most queries of a row]
+        index = np.where(real, starts[rows.owners][:, None] + column, 0)
+        cells, query = (move(torch.from_numpy(part), q.device) for part in (np.flatnonzero(real), index))
+        asking = Rows(query, rows.document[:, :1].expand_as(query), queries.position[query])
+        mask = _mask(layout, asking, rows, -1, ("some", number))
+        out = _attention(*(x.transpose(1, 2) for x in (q[query], k_rows, v_rows)), mask)
+        outputs.append(out.transpose(1, 2).flatten(0, 1)[cells])
+        places.append(index[real])
+    order = np.argsort(np.concatenate(places))
+    return torch.cat(outputs)[move(torch.from_numpy(order), q.device)]

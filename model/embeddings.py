@@ -1,10 +1,10 @@
-"""Sentence vectors: the mean of an encoder's last hidden states, at unit length; and the folder sentence-transformers loads.
+"""Sentence vectors: the mean of an encoder's last hidden states, at unit length; and a folder for sentence-transformers.
 
     python -m model.embeddings vectors CHECKPOINT FILE OUT.npy   one text a line (or .jsonl with "text") to [n, H] fp32
     python -m model.embeddings export CHECKPOINT OUT [--card-data FILE]
 
-The mean is over all tokens of a text, [CLS] and [SEP] included, as sentence-transformers' Pooling has it. Any checkpoint
-gives vectors; `python -m training.sentences` makes one whose vectors are near each other where the meanings are.
+The mean is over all tokens of a text, including [CLS] and [SEP], as in sentence-transformers' Pooling. Any checkpoint
+gives vectors; `python -m training.sentences` trains one whose vectors are close if the meanings are.
 """
 
 import argparse
@@ -21,24 +21,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.errors import UserError, command
-from common.files import open_text, open_whole, put_in_place, read_json, read_jsonl, sync_tree, write_json, write_text
+from common.files import open_text, open_whole, put_in_place, read_json, read_jsonl, sync_tree, write_json, write_text, writing
 from data.layout import Layout
+from model.convert.export import card as encoder_card
+from model.convert.export import family_of, read_card_data, tokenizer_settings, without_paths
+from model.convert.families import CLASSES, config_to_transformers, to_transformers
+from model.convert.foreign import ForeignEncoder
 from model.encoder import Encoder, EncoderConfig
-from model.export import card as encoder_card
-from model.export import family_of, read_card_data, tokenizer_settings
-from model.families import CLASSES, config_to_transformers, to_transformers
 from model.folder import CONFIG, WEIGHTS
-from model.foreign import ForeignEncoder
 from model.store import load_encoder, read_checkpoint, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
 
-SENTENCES = "sentences.json"  # in a checkpoint that training.sentences made: {"max_length", ...}
+SENTENCES = "sentences.json"  # written into a checkpoint by training.sentences: {"max_length", ...}
 AT_ONCE = 8192  # tokens of one forward pass
-PREFIXES = {"bert": "bert.", "modernbert": "model."}  # of a *For* model's encoder; the bare model has none
+PREFIXES = {"bert": "bert.", "modernbert": "model."}  # prefix of the encoder in a *For* model; the bare model has none
 
 
 def rows_of(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
-    """Ids [n] of each text with [CLS] and [SEP], cut at the end to `max_length`."""
+    """Ids [n] of each text with [CLS] and [SEP], truncated to `max_length`."""
     return [
         np.concatenate([[tokenizer.cls_id], ids[: max_length - 2], [tokenizer.sep_id]])
         for ids in tokenizer.encode_batch(list(texts))
@@ -56,7 +56,7 @@ def mean_vectors(encoder: Encoder | ForeignEncoder, rows: Sequence[np.ndarray], 
 
 @torch.no_grad()
 def embed(encoder: Encoder | ForeignEncoder, tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tensor:
-    """Unit vectors [n, H] (fp32, on the host) of texts, in their order. The encoder is put back into the mode it was in."""
+    """Unit vectors [n, H] (fp32, on the host) of texts, in order. The encoder returns to the mode it was in."""
     was_training, device = encoder.training, next(encoder.parameters()).device
     encoder.eval()
     rows = rows_of(tokenizer, texts, min(max_length, encoder.config.max_length))
@@ -73,19 +73,19 @@ def embed(encoder: Encoder | ForeignEncoder, tokenizer: Tokenizer, texts: Sequen
 
 
 def sentence_settings(folder: Path, config: EncoderConfig) -> dict[str, Any]:
-    """What sentences.json of a checkpoint says, or what serves where there is none."""
+    """The contents of sentences.json of a checkpoint, or defaults without one."""
     said = read_json(folder / SENTENCES) if (folder / SENTENCES).exists() else {}
     return {"max_length": min(512, config.max_length)} | said
 
 
 def export_sentences(checkpoint: str | Path, out: str | Path, card_data: str | Path | None = None) -> list[str]:
-    """Write `out`, a folder for SentenceTransformer(out): encoder, mean pooling, unit length. Returns what is to be said.
+    """Write `out`, a folder for SentenceTransformer(out): encoder, mean pooling, unit length. Returns notes to print.
 
-    transformers' AutoModel loads the same folder. Raises UserError as model.export does.
+    transformers' AutoModel loads the same folder. Raises UserError as model.convert.export does.
     """
     folder, out = resolve_checkpoint(checkpoint), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: is there already. Give another folder, or remove it first.")
+        raise UserError(f"{out}: exists already. Give another folder, or remove it first.")
     given = read_card_data(card_data)
     weights, config, tokenizer, values = read_checkpoint(folder)
     family = family_of(config, tokenizer, values, folder)
@@ -104,14 +104,18 @@ def export_sentences(checkpoint: str | Path, out: str | Path, card_data: str | P
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        safetensors.torch.save_file(named, beside / WEIGHTS, metadata={"format": "pt"})
-        write_json(beside / CONFIG, theirs | {"dtype": "float32", "ours": values})
+        with writing(out / WEIGHTS):
+            safetensors.torch.save_file(named, beside / WEIGHTS, metadata={"format": "pt"})
+        write_json(beside / CONFIG, theirs | {"dtype": "float32", "ours": without_paths(values)})
         tokenizer.save(beside)
         write_json(beside / "tokenizer_config.json", read_json(beside / "tokenizer_config.json") | tokenizer_config)
-        write_json(beside / "modules.json", [
-            {"idx": int(number), "name": number, "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for number, path, kind in modules
-        ])  # fmt: skip
+        write_json(
+            beside / "modules.json",
+            [
+                {"idx": int(number), "name": number, "path": path, "type": f"sentence_transformers.models.{kind}"}
+                for number, path, kind in modules
+            ],
+        )
         write_json(beside / "1_Pooling" / CONFIG, pooling)
         write_json(beside / "2_Normalize" / CONFIG, {})
         write_json(
@@ -126,9 +130,16 @@ def export_sentences(checkpoint: str | Path, out: str | Path, card_data: str | P
     return [] if "license" in given else ["no license given: the card says unknown. Set license in --card-data"]
 
 
-def _card(folder: Path, config: EncoderConfig, tokenizer: Tokenizer, values: dict[str, Any], given: dict[str, Any],
-          named: dict[str, Tensor], settings: dict[str, Any]) -> str:  # fmt: skip
-    """The encoder's card, as one of a sentence encoder."""
+def _card(
+    folder: Path,
+    config: EncoderConfig,
+    tokenizer: Tokenizer,
+    values: dict[str, Any],
+    given: dict[str, Any],
+    named: dict[str, Tensor],
+    settings: dict[str, Any],
+) -> str:
+    """The encoder's card, rewritten for a sentence encoder."""
     text = encoder_card(folder, config, tokenizer, values, None, given, sum(value.numel() for value in named.values()))
     text = text.replace("library_name: transformers", "library_name: sentence-transformers")
     text = text.replace("pipeline_tag: fill-mask", "pipeline_tag: sentence-similarity")
@@ -141,7 +152,7 @@ def _card(folder: Path, config: EncoderConfig, tokenizer: Tokenizer, values: dic
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """The texts of a file: "text" of each object of a .jsonl, else its lines. Raises UserError for a line without one."""
+    """The texts of a file: "text" of each object of a .jsonl, otherwise its lines. Raises UserError for a line without one."""
     if ".jsonl" not in Path(path).name:
         with open_text(path) as file:
             return [line.rstrip("\n") for line in file]

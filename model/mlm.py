@@ -1,7 +1,7 @@
-"""Masked language modelling: the head that turns hidden states into pieces, and its loss.
+"""Masked language modelling: the head that turns hidden states into logits over the vocabulary, and its loss.
 
-Only masked positions meet the vocabulary. With 64,000 pieces the decoder is 69 % of a Small model's training FLOPs when
-it runs on every position; on the 15-30 % that are asked for it is a fifth to a third of that.
+Logits are computed at masked positions only. With 64,000 tokens the decoder takes 69 % of a Small model's training FLOPs if
+it runs at every position; at the masked 15-30 % of positions it takes a fifth to a third of that.
 """
 
 import torch
@@ -11,16 +11,22 @@ from torch import Tensor, nn
 from data.layout import Layout
 from model.encoder import Encoder, EncoderConfig, initialise
 
-CHUNK = 1024  # positions whose logits' gradients are held at once: 1,024 x 64,000 in bf16 = 131 MB
-ROWS = 128  # of these, so many have their logits in fp32 at once on CPU, 33 MB, which its cache holds
+# Positions whose logit gradients are in memory at once: 1,024 x 64,000 in bf16 are 131 MB. Every chunk reads and writes the
+# gradient of the whole decoder weight (197 MB in Base), so a GPU, which has the memory, uses larger ones.
+CHUNK, CUDA_CHUNK = 1024, 4096
+ROWS = 128  # positions of a chunk whose logits are in fp32 at once on CPU: 33 MB, which fit its cache
+
+
+def chunk_of(device: torch.device) -> int:
+    """Positions of one chunk of the loss on this kind of device."""
+    return CUDA_CHUNK if device.type == "cuda" else CHUNK
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of x @ weight.T + bias, chunk by chunk, with the gradients made on the way.
+    """Summed cross-entropy of x @ weight.T + bias, one chunk of positions after another.
 
-    The logits of all positions never stand in memory together, and backward has no matrix product left to do: the
-    gradient of a sum is known but for the one factor that arrives from above. (The idea of Liger's fused loss,
-    arXiv 2410.10989.)
+    The logits of all positions are never in memory at once. The gradients of the sum are computed in forward, chunk by
+    chunk; backward only multiplies them by the gradient of the loss. (Liger's fused loss does the same, arXiv 2410.10989.)
     """
 
     @staticmethod
@@ -32,12 +38,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = x.new_zeros((), dtype=torch.float32)
             grad_x = torch.empty_like(x)
             grad_weight, grad_bias = None, None
-            # Each pass over the logits and over the weight's gradient (131 MB and more at 64,000 pieces) counts: one
-            # log-softmax for loss and gradient, turned into the other in place, in rows that stay in the cache; no
-            # zeros to add to.
+            # Most time is spent on passes over the logits and over the weight's gradient (131 MB and more at 64,000 tokens).
+            # So one log-softmax gives the loss and then becomes the gradient in place, in rows that stay in the cache, and
+            # the gradients of later chunks are added to that of the first.
             for begin in range(0, max(1, len(x)), chunk):
                 part = low_x[begin : begin + chunk]
-                error = part.new_empty(len(part), len(weight))  # what the logits' gradient is, but for one factor
+                error = part.new_empty(len(part), len(weight))  # gradient of the summed loss by the logits
                 bias_part = torch.zeros_like(bias)
                 for row in range(0, len(part), rows):
                     wanted = targets[begin + row : begin + min(row + rows, chunk), None]
@@ -59,13 +65,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         parts = ctx.grads
-        del ctx.grads  # scaled in place: one backward a forward
+        del ctx.grads  # scaled in place: only one backward for each forward
         return *(part.mul_(grad) for part in parts), None, None
 
 
-@torch.compiler.disable  # makes its own gradients, chunk by chunk
-def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int = CHUNK) -> Tensor:
-    """Sum over positions of the cross-entropy of x [M, H] @ weight [V, H].T + bias [V] against targets [M]."""
+@torch.compiler.disable  # computes its own gradients
+def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
+    """Sum over positions of the cross-entropy of x [M, H] @ weight [V, H].T + bias [V] against targets [M].
+
+    `chunk` positions are computed at once; None: `chunk_of` chooses for the device.
+    """
+    chunk = chunk or chunk_of(x.device)
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(x, weight, bias, targets, chunk)
     parts = [
@@ -76,7 +86,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, bias: Tensor, targets: Tenso
 
 
 class MLMHead(nn.Module):
-    """Transform, norm, decoder tied to the word embeddings, and a bias a piece (1810.04805's code; 2412.13663)."""
+    """Dense layer, GELU and norm; decoder tied to the token embeddings, one bias a token (1810.04805's code; 2412.13663)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -101,27 +111,27 @@ class MaskedLM(nn.Module):
         self.last_block_on_masked = last_block_on_masked
         self.chunked_loss = chunked_loss
 
-    def at(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
+    def hidden_at(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
         """The decoder's input [M, H] at `positions` [M] (sorted) of the flat batch ids [T]."""
         if self.last_block_on_masked:
-            return self.head(self.encoder(ids, layout, kept=positions))
+            return self.head(self.encoder(ids, layout, positions=positions))
         return self.head(self.encoder(ids, layout)[positions])
 
     def forward(self, ids: Tensor, layout: Layout, positions: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy (a scalar) of the pieces `targets` [M] at `positions` [M]; divide by the count yourself."""
-        hidden = self.at(ids, layout, positions)
+        """Summed cross-entropy (a scalar) of the tokens `targets` [M] at `positions` [M]; divide by the count yourself."""
+        hidden = self.hidden_at(ids, layout, positions)
         if self.chunked_loss:
-            return linear_cross_entropy(hidden, self.encoder.words.weight, self.head.bias, targets)
+            return linear_cross_entropy(hidden, self.encoder.token_embeddings.weight, self.head.bias, targets)
         return F.cross_entropy(self.decode(hidden).float(), targets, reduction="sum")
 
     def decode(self, hidden: Tensor) -> Tensor:
         """Logits [M, V] of decoder inputs [M, H]."""
-        return F.linear(hidden, self.encoder.words.weight, self.head.bias)
+        return F.linear(hidden, self.encoder.token_embeddings.weight, self.head.bias)
 
     def weights(self) -> dict[str, Tensor]:
-        """What a checkpoint of the finished model holds, by name."""
+        """The weights of the finished model's checkpoint, by name."""
         return self.state_dict()
 
     def logits(self, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
         """Logits [M, V] at `positions`."""
-        return self.decode(self.at(ids, layout, positions))
+        return self.decode(self.hidden_at(ids, layout, positions))

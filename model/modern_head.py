@@ -1,6 +1,6 @@
 """The head of ModernBERT's task models: the masked-LM head's dense layer, GELU and norm, then one linear layer.
 
-transformers' ModernBertFor* all have it (and start it from the masked-LM head), so a `modern` task model can be exported
+transformers' ModernBertFor* all have it (initialised from the masked-LM head), so a `modern` task model can be exported
 only with it. Weights are named head.dense.*, head.norm.* and head.out.*.
 """
 
@@ -27,9 +27,9 @@ class ModernHead(nn.Module):
 
 
 def add_modern_head(model: nn.Module, pretrained: dict[str, Tensor] | None = None) -> None:
-    """Put a ModernHead in the place of a TaskModel's linear head, its first two layers from a masked-LM head if given.
+    """Replace a TaskModel's linear head by a ModernHead, initialising its first two layers from a masked-LM head if given.
 
-    `pretrained`: the checkpoint's weights, with head.dense.weight and head.norm.weight or without. Raises UserError for an
+    `pretrained`: the checkpoint's weights, which may include head.dense.weight and head.norm.weight. Raises UserError for an
     encoder that is not `modern`, and for a pooler (which has a dense layer already).
     """
     config = model.encoder.config

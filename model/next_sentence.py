@@ -1,8 +1,8 @@
-"""The next-sentence head of a BERT that was pre-trained with one: kept beside the weights, and put on a task model as it is.
+"""The next-sentence head of a pre-trained BERT: stored beside the weights, and used in task models without training.
 
 The head reads the pooled [CLS] and has two outputs, 0: the second text follows the first, 1: it does not (transformers'
-BertForNextSentencePrediction, equal to 1e-5 in tests/model/test_next_sentence.py). It belongs to the imported encoder: a
-checkpoint that was trained further has none.
+BertForNextSentencePrediction, equal to 1e-5 in tests/model/test_next_sentence.py). It belongs to the imported encoder;
+checkpoints trained further do not have one.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ THEIRS = {part: f"cls.seq_relationship.{part}" for part in ("weight", "bias")}
 
 
 def head_of(theirs: dict[str, Tensor], size: int, where: str | Path) -> dict[str, Tensor] | None:
-    """Weight and bias in fp32 out of a transformers state dict, None where it has none; UserError for another shape."""
+    """Weight and bias in fp32 from a transformers state dict, or None without one; UserError for another shape."""
     if not all(name in theirs for name in THEIRS.values()):
         return None
     head = {part: theirs[name].float() for part, name in THEIRS.items()}
@@ -33,7 +33,7 @@ def head_of(theirs: dict[str, Tensor], size: int, where: str | Path) -> dict[str
 
 
 def read_head(folder: str | Path) -> dict[str, Tensor] | None:
-    """The next-sentence head of a checkpoint folder that was verified before, or None where it has none."""
+    """The next-sentence head of a checkpoint folder that is already verified, or None without one."""
     path = Path(folder) / NEXT_SENTENCE
     if not path.exists():
         return None
@@ -45,12 +45,12 @@ def read_head(folder: str | Path) -> dict[str, Tensor] | None:
 
 @torch.no_grad()
 def put_head(model: TaskModel, head: dict[str, Tensor], labels: Sequence[str] | None, positive: str | None) -> None:
-    """Give `model` (pair with the two `labels`, or choice) the head as its own.
+    """Use the head in `model` (pair with the two `labels`, or choice).
 
-    pair: the output of `positive` is "follows". choice: an option scores the log-odds that it follows the question.
+    pair: the output of `positive` is "follows". choice: an option's score is the log-odds that it follows the question.
     """
     weight, bias = head["weight"], head["bias"]
-    if model.kind == "choice":
+    if model.head.out_features == 1:  # options
         weight, bias = weight[:1] - weight[1:], bias[:1] - bias[1:]
     elif list(labels).index(positive) == 1:
         weight, bias = weight.flip(0), bias.flip(0)

@@ -1,20 +1,20 @@
-"""Read a checkpoint for what comes next: as weights, encoder, masked language model or task model; foreign ones converted."""
+"""Read a checkpoint as weights, encoder, masked language model or task model; foreign ones are converted."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 
 from common.errors import UserError
 from common.files import read_json
+from language.base import Language, load_language
+from model.convert.foreign import ForeignEncoder, build_encoder, config_of
+from model.convert.importing import converted, is_huggingface
 from model.encoder import Encoder, EncoderConfig
-from model.folder import CONFIG, WEIGHTS, fill, verify_checkpoint
-from model.foreign import ForeignEncoder, build_encoder, config_of
+from model.folder import CONFIG, WEIGHTS, fill, read_weights, verify_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
-from model.importing import converted, is_huggingface
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
 from tokenization.loading import load_tokenizer
@@ -22,10 +22,10 @@ from tokenization.tokenizer import Tokenizer
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or `path`/checkpoint where `path` is a run folder.
+    """The checkpoint folder that `path` names: itself, or `path`/checkpoint if `path` is a run folder.
 
-    A Hugging Face folder and hub://owner/name[@revision] are converted first, once, into HF_HOME/encoders. Raises UserError
-    where that cannot be done.
+    A Hugging Face folder and hub://owner/name[@revision] are converted at first use into HF_HOME/encoders. Raises UserError
+    if that fails.
     """
     if is_huggingface(path):
         return converted(path)
@@ -46,7 +46,7 @@ def read_config(folder: str | Path) -> tuple[EncoderConfig, dict[str, Any]]:
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], EncoderConfig, Tokenizer, dict[str, Any]]:
     """Verify a checkpoint and read it: weights, encoder settings, tokenizer, the whole config.json.
 
-    Raises UserError for a damaged file and for a tokenizer that is not the one the weights were trained with.
+    Raises UserError for a damaged file and for a tokenizer other than the one that the weights were trained with.
     """
     folder = resolve_checkpoint(path)
     verify_checkpoint(folder)
@@ -55,13 +55,22 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], EncoderC
     if values.get("tokenizer") != tokenizer.identity or tokenizer.vocab_size > config.vocab_size:
         raise UserError(
             f"{folder}: the weights were trained with tokenizer {values.get('tokenizer')}, the tokenizer there is "
-            f"{tokenizer.identity} ({tokenizer.vocab_size} pieces, the model has {config.vocab_size}). Restore the right one."
+            f"{tokenizer.identity} ({tokenizer.vocab_size} tokens, the model has {config.vocab_size}). Restore the right one."
         )
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
+        weights = read_weights(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder / WEIGHTS}: cannot be read ({error}). Take another checkpoint.") from None
     return weights, config, tokenizer, values
+
+
+def language_of(values: dict[str, Any], tokenizer: Tokenizer) -> Language | None:
+    """The language of the text that a checkpoint was trained on: its config.json's (`values`), else its tokenizer's.
+
+    None for a foreign checkpoint. Raises UserError for a language without a pack here.
+    """
+    said = values.get("language")
+    return load_language(said) if said else tokenizer.language
 
 
 def load_masked_lm(path: str | Path) -> tuple[MaskedLM, Tokenizer]:
@@ -75,7 +84,7 @@ def load_masked_lm(path: str | Path) -> tuple[MaskedLM, Tokenizer]:
 
 
 def load_encoder(path: str | Path, pooler: bool = False, pretrained: bool = True) -> tuple[Encoder | ForeignEncoder, Tokenizer]:
-    """The encoder of a checkpoint and its tokenizer; a pooler that the checkpoint lacks is new (N(0, 0.02)).
+    """The encoder of a checkpoint and its tokenizer; a pooler that the checkpoint lacks is initialised (N(0, 0.02)).
 
     pretrained = False gives the same architecture with new weights, drawn from torch's current seed.
     """

@@ -1,7 +1,7 @@
 """Start a larger model from a smaller one's weights, repeated to fill it (arXiv 2412.13663 §2.2.3, weights tiling).
 
-Every unit of the larger model is a copy of one of the smaller: rows and columns wrap around (heads stay whole where
-both have heads of one size), layer i is a copy of layer i x n / N. Norms, biases and embeddings are wrapped alike.
+Every unit of the larger model is a copy of one in the smaller: rows and columns repeat cyclically (whole heads, if both
+models have heads of one size), layer i is a copy of layer i x n / N. Norms, biases and embeddings are repeated alike.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from model.convert.transplant import transplant
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
-from model.transplant import transplant
 from tokenization.tokenizer import Tokenizer
 
-STACKED = {"qkv": 3, "mlp_in": 2}  # matrices that hold several of equal height, one on top of the other
+STACKED = {"qkv": 3, "mlp_in": 2}  # matrices that consist of several of equal height, stacked
 
 
 def tile(small: Tensor, shape: torch.Size, stacked: int = 1) -> Tensor:
-    """`small` repeated to `shape`: entry (i, j) is small's (i mod rows, j mod columns), within each of `stacked` parts."""
+    """`small` repeated to `shape`: entry (i, j) is small's (i mod rows, j mod columns), in each of `stacked` parts."""
     parts = []
     for part in small.chunk(stacked):
         rows = torch.arange(shape[0] // stacked) % len(part)
@@ -29,14 +29,18 @@ def tile(small: Tensor, shape: torch.Size, stacked: int = 1) -> Tensor:
 
 
 def start_from(
-    model: MaskedLM, checkpoint: str, tokenizer: Tokenizer, method: str | None = None,
-    static: Callable[[], Tensor] | None = None, seed: int = 0,
-) -> str | None:  # fmt: skip
+    model: MaskedLM,
+    checkpoint: str,
+    tokenizer: Tokenizer,
+    method: str | None = None,
+    static: Callable[[], Tensor] | None = None,
+    seed: int = 0,
+) -> str | None:
     """Fill `model` from the checkpoint of a model of the same shape or a smaller one of the same architecture.
 
-    With `method` the checkpoint may have another tokenizer: its embeddings are carried over first (model/transplant.py,
-    whose other arguments these are) and what is to be said about that comes back. Positions that a longer model has more
-    are the shorter one's over again (arXiv 2004.05150 §5). Raises UserError for another architecture or tokenizer.
+    With `method` the checkpoint may have another tokenizer: its embeddings are transplanted first (see
+    model/convert/transplant.py for the other arguments), and the returned note reports it. Additional positions of a longer
+    model repeat those of the shorter one (arXiv 2004.05150 §5). Raises UserError for another architecture or tokenizer.
     """
     small, own = load_masked_lm(checkpoint)
     said = None
@@ -47,9 +51,9 @@ def start_from(
                 "checkpoint's with tokenizer=imported, or carry its embeddings over with transplant=focus (or mean, random)."
             )
         words, bias, report = transplant(
-            small.encoder.words.weight.data, small.head.bias.data, own, tokenizer, method, static, seed
+            small.encoder.token_embeddings.weight.data, small.head.bias.data, own, tokenizer, method, static, seed
         )
-        small.encoder.words.weight = torch.nn.Parameter(words)
+        small.encoder.token_embeddings.weight = torch.nn.Parameter(words)
         small.head.bias = torch.nn.Parameter(bias)
         said = f"transplant={method}: {report}"
     if small.encoder.config.architecture != model.encoder.config.architecture:
@@ -61,15 +65,15 @@ def start_from(
     ours, theirs = model.encoder.config.layers, small.encoder.config.layers
     offset = model.encoder.config.position_offset
     if offset and offset == small.encoder.config.position_offset:  # the rows before the first position are not repeated
-        table, wanted = source["encoder.positions.weight"], len(target["encoder.positions.weight"])
+        table, wanted = source["encoder.position_embeddings.weight"], len(target["encoder.position_embeddings.weight"])
         again = tile(table[offset:], torch.Size((wanted - offset, table.shape[1])))
-        source["encoder.positions.weight"] = torch.cat((table[:offset], again))
+        source["encoder.position_embeddings.weight"] = torch.cat((table[:offset], again))
     for name, value in target.items():
         words = name.split(".")
         if "blocks" in words:
             layer = int(words[2]) * theirs // ours
             words[2] = str(layer)
-        if ".".join(words) not in source:  # modern: the first block has no attention norm, later copies of it keep ones
+        if ".".join(words) not in source:  # modern: the first block has no attention norm; its later copies keep ones
             continue
         stacked = STACKED.get(words[-2], 1) if model.encoder.config.architecture == "modern" or words[-2] == "qkv" else 1
         value.copy_(tile(source[".".join(words)], value.shape, stacked))

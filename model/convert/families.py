@@ -1,7 +1,7 @@
-"""Weights and configs here and in transformers, both ways: BERT, RoBERTa / XLM-RoBERTa and ModernBERT, with their heads.
-Every weight is accounted for: one that is missing or that nobody knows is an error with its name, never a random
-initialisation in silence. A config that our encoders cannot follow is an error too. Reading and writing of the folders is
-in `importing` and `export`.
+"""Weights and configs between this project and transformers: BERT, RoBERTa / XLM-RoBERTa and ModernBERT, with their heads.
+
+Every weight is accounted for: a missing or unknown one is an error with its name, never a silent random initialisation. A
+config that our encoders cannot follow is an error too. The folders are read and written in `importing` and `export`.
 """
 
 import re
@@ -14,20 +14,18 @@ from torch import Tensor
 
 from common.errors import UserError
 from model.encoder import EncoderConfig
+from model.heads import head_of
+from tasks.base import kind_of
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "modernbert")  # model_type of config.json; mBERT is a bert, mmBERT a modernbert
 SUPPORTED = "bert (mBERT too), roberta, xlm-roberta and modernbert (mmBERT too)"
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "modernbert": "ModernBert"}
-SUFFIXES = {
-    "classification": "ForSequenceClassification", "pair": "ForSequenceClassification", "choice": "ForMultipleChoice",
-    "tagging": "ForTokenClassification", "qa": "ForQuestionAnswering",
-}  # fmt: skip
 
 # Ours -> theirs. {n} is the number of the block. Query, key and value are one matrix here and three in BERT's files.
 BERT = {
-    "encoder.words.weight": "bert.embeddings.word_embeddings.weight",
-    "encoder.positions.weight": "bert.embeddings.position_embeddings.weight",
-    "encoder.types.weight": "bert.embeddings.token_type_embeddings.weight",
+    "encoder.token_embeddings.weight": "bert.embeddings.word_embeddings.weight",
+    "encoder.position_embeddings.weight": "bert.embeddings.position_embeddings.weight",
+    "encoder.token_type_embeddings.weight": "bert.embeddings.token_type_embeddings.weight",
     "encoder.embedding_norm": "bert.embeddings.LayerNorm",
     "encoder.blocks.{n}.qkv": (
         "bert.encoder.layer.{n}.attention.self.query",
@@ -50,7 +48,7 @@ ROBERTA = {ours: theirs for ours, theirs in BERT.items()} | {
     "head.bias": "lm_head.bias",
 }
 MODERNBERT = {
-    "encoder.words.weight": "model.embeddings.tok_embeddings.weight",
+    "encoder.token_embeddings.weight": "model.embeddings.tok_embeddings.weight",
     "encoder.embedding_norm": "model.embeddings.norm",
     "encoder.blocks.{n}.attention_norm": "model.layers.{n}.attn_norm",
     "encoder.blocks.{n}.qkv": "model.layers.{n}.attn.Wqkv",
@@ -63,21 +61,22 @@ MODERNBERT = {
     "head.norm": "head.norm",
     "head.bias": "decoder.bias",
 }
-# Task heads, by kind. BERT's classes read its pooler; RoBERTa's have a dense layer of their own that does the same; every
-# head of ModernBERT is the masked-LM head's dense layer, GELU and norm before the linear one (model/modern_head.py).
+# Task heads, by the suffix of transformers' class. BERT's classes read its pooler; RoBERTa's have their own equivalent dense
+# layer; every head of ModernBERT is the masked-LM head's dense layer, GELU and norm before the linear one
+# (model/modern_head.py).
 _POOLED = {"encoder.pooler": "bert.pooler.dense", "head": "classifier"}
-_TOKENS = {"tagging": {"head": "classifier"}, "qa": {"head": "qa_outputs"}}
+_TOKENS = {"ForTokenClassification": {"head": "classifier"}, "ForQuestionAnswering": {"head": "qa_outputs"}}
 _ROBERTA = {"encoder.pooler": "classifier.dense", "head": "classifier.out_proj"}
 _MODERN = {"head.dense": "head.dense", "head.norm": "head.norm", "head.out": "classifier"}
 HEADS = {
-    "bert": {"classification": _POOLED, "pair": _POOLED, "choice": _POOLED, **_TOKENS},
+    "bert": {"ForSequenceClassification": _POOLED, "ForMultipleChoice": _POOLED, **_TOKENS},
     "roberta": {
-        "classification": _ROBERTA, "pair": _ROBERTA,
-        "choice": {"encoder.pooler": "roberta.pooler.dense", "head": "classifier"}, **_TOKENS,
+        "ForSequenceClassification": _ROBERTA,
+        "ForMultipleChoice": {"encoder.pooler": "roberta.pooler.dense", "head": "classifier"},
+        **_TOKENS,
     },
-    "modernbert": {kind: _MODERN for kind in SUFFIXES},
-}  # fmt: skip
-# Buffers and copies of tied weights that their files may hold and that carry nothing of their own.
+}
+# Buffers and copies of tied weights in their files, which contain nothing new.
 DERIVED = re.compile(r"position_ids$|token_type_ids$|decoder\.(weight|bias)$|seq_relationship\.|inv_freq$")
 
 
@@ -90,7 +89,8 @@ def _table(family: str, kind: str | None) -> dict[str, Any]:
         table = {ours: _renamed(theirs) for ours, theirs in table.items()}
     if kind is None:
         return table
-    heads = HEADS["roberta" if family == "xlm-roberta" else family][kind]
+    suffix = kind_of(kind).transformers
+    heads = _MODERN if family == "modernbert" else HEADS["roberta" if family == "xlm-roberta" else family][suffix]
     return {ours: theirs for ours, theirs in table.items() if not ours.startswith(("head.", "encoder.pooler"))} | heads
 
 
@@ -101,7 +101,7 @@ def _renamed(theirs: Any) -> Any:
 
 
 def _expand(config: EncoderConfig, family: str, kind: str | None = None) -> dict[str, str | tuple[str, ...]]:
-    """All pairs of full names for an encoder of this many layers, weights and biases apart."""
+    """All pairs of full names for an encoder with this many layers, weights and biases separately."""
     pairs: dict[str, str | tuple[str, ...]] = {}
     for ours, theirs in _table(family, kind).items():
         for n in range(config.layers) if "{n}" in ours else [None]:
@@ -117,9 +117,9 @@ def _expand(config: EncoderConfig, family: str, kind: str | None = None) -> dict
 def from_transformers(
     theirs: dict[str, Tensor], config: EncoderConfig, family: str, wanted: set[str], kind: str | None = None
 ) -> dict[str, Tensor]:
-    """Our state dict with the names `wanted` out of a transformers one, of a masked-LM model or (`kind`) a task model.
+    """Our state dict with the names `wanted`, from a transformers one of a masked-LM model or (`kind`) a task model.
 
-    Raises UserError naming every weight that is missing or left over.
+    Raises UserError naming every weight that is missing or unused.
     """
     ours, used, missing = {}, set(), []
     for name, source in _expand(config, family, kind).items():
@@ -140,15 +140,15 @@ def from_transformers(
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first five names, and how many more."""
+    """The first five names, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(names[:5]) or "nothing") + more
 
 
 def to_transformers(ours: dict[str, Tensor], config: EncoderConfig, family: str, kind: str | None = None) -> dict[str, Tensor]:
-    """A transformers state dict of the same weights; the tied decoder is left to its word embeddings.
+    """A transformers state dict of the same weights; the tied decoder is omitted, since it equals the word embeddings.
 
-    Raises UserError for weights that this family's file has no name for.
+    Raises UserError for weights without a name in files of this family.
     """
     theirs, pairs = {}, _expand(config, family, kind)
     if left := sorted(set(ours) - set(pairs)):
@@ -162,19 +162,29 @@ def to_transformers(ours: dict[str, Tensor], config: EncoderConfig, family: str,
 
 
 def check_config(values: dict[str, Any], where: str) -> None:
-    """UserError for a config.json of one of FAMILIES that asks for what our encoders do not do, naming key and value."""
+    """UserError for a config.json of one of FAMILIES with a setting that our encoders lack, naming key and value."""
     family = values["model_type"]
     modern = family == "modernbert"
-    for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                "max_position_embeddings"):  # fmt: skip
+    for key in (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    ):
         if type(values.get(key)) is not int or values[key] < 1:
             raise UserError(f"{where}: {key}={values.get(key)!r}, expected a whole number above 0. Restore the file.")
     # "gelu_python" is the same exact function under an older name; the tanh approximations (gelu_new) are not.
     exact = ("gelu", "gelu_python")
     allowed: dict[str, tuple[Any, ...]] = {
-        "is_decoder": (False, None), "add_cross_attention": (False, None), "is_encoder_decoder": (False, None),
-        "auto_map": (None,), "quantization_config": (None,), "pruned_heads": ({}, None),
-    }  # fmt: skip
+        "is_decoder": (False, None),
+        "add_cross_attention": (False, None),
+        "is_encoder_decoder": (False, None),
+        "auto_map": (None,),
+        "quantization_config": (None,),
+        "pruned_heads": ({}, None),
+    }
     if modern:
         allowed |= {"hidden_activation": (*exact, None), "classifier_activation": (*exact, None)}
         allowed |= {key: (False, None) for key in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")}
@@ -200,7 +210,7 @@ def check_config(values: dict[str, Any], where: str) -> None:
 
 
 def _every(values: dict[str, Any], where: str) -> int:
-    """global_every of a ModernBERT config, which newer files say as a list of layer types."""
+    """global_every of a ModernBERT config, which newer files give as a list of layer types."""
     types = values.get("layer_types")
     if types is None:
         return values.get("global_attn_every_n_layers", 3)
@@ -215,36 +225,75 @@ def _every(values: dict[str, Any], where: str) -> int:
 def config_from_transformers(values: dict[str, Any], where: str = "config.json") -> EncoderConfig:
     """EncoderConfig of a transformers config.json of one of the families. Raises UserError as check_config.
 
-    What a file of ours says that theirs has no key for (`ours`, written by export) is taken from there.
+    Settings of ours without a counterpart (stored by export under `ours`) are restored from there.
     """
     check_config(values, where)
     family = values["model_type"]
     found = {
-        "vocab_size": values["vocab_size"], "hidden_size": values["hidden_size"], "layers": values["num_hidden_layers"],
-        "heads": values["num_attention_heads"], "intermediate_size": values["intermediate_size"],
+        "vocab_size": values["vocab_size"],
+        "hidden_size": values["hidden_size"],
+        "layers": values["num_hidden_layers"],
+        "heads": values["num_attention_heads"],
+        "intermediate_size": values["intermediate_size"],
         "initializer_range": values.get("initializer_range", 0.02),
-    }  # fmt: skip
+    }
     if family == "modernbert":
         ropes = values.get("rope_parameters") or {}
         found |= {
-            "architecture": "modern", "max_length": values["max_position_embeddings"],
-            "dropout": values.get("mlp_dropout", 0.0), "norm_eps": values.get("norm_eps", 1e-5),
-            "global_every": _every(values, where), "window": values.get("local_attention", 128) // 2,
+            "architecture": "modern",
+            "max_length": values["max_position_embeddings"],
+            "dropout": values.get("mlp_dropout", 0.0),
+            "norm_eps": values.get("norm_eps", 1e-5),
+            "global_every": _every(values, where),
+            "window": values.get("local_attention", 128) // 2,
             "global_theta": _theta(ropes, "full_attention", values.get("global_rope_theta"), 160_000.0),
             "local_theta": _theta(ropes, "sliding_attention", values.get("local_rope_theta"), 10_000.0),
-        }  # fmt: skip
+        }
     else:
-        # RoBERTa numbers positions from the one after the padding piece's id (fairseq's habit).
+        # RoBERTa numbers positions from the padding token's id + 1 (as in fairseq).
         pad = values.get("pad_token_id")
         offset = 0 if family == "bert" else (1 if pad is None else pad) + 1
         found |= {
-            "architecture": "bert", "max_length": values["max_position_embeddings"] - offset, "position_offset": offset,
-            "types": values.get("type_vocab_size", 2), "dropout": values.get("hidden_dropout_prob", 0.1),
+            "architecture": "bert",
+            "max_length": values["max_position_embeddings"] - offset,
+            "position_offset": offset,
+            "type_vocab_size": values.get("type_vocab_size", 2),
+            "dropout": values.get("hidden_dropout_prob", 0.1),
             "norm_eps": values.get("layer_norm_eps", 1e-12),
-        }  # fmt: skip
+        }
     before = (values.get("ours") or {}).get("encoder", {})
-    known = {field.name for field in fields(EncoderConfig)} - set(found)
-    return EncoderConfig.from_dict(found | {name: value for name, value in before.items() if name in known})
+    return EncoderConfig.from_dict({**before, **found})  # an error for every setting of ours that this code does not know
+
+
+# Keys of config.json that do not affect the encoder: names, ids, training and generation settings.
+_NO_MATTER = re.compile(
+    r".*_token_id|.*dropout.*|_.*|architectures|model_type|torch_dtype|dtype|transformers_version|id2label|label2id|"
+    r"problem_type|num_labels|finetuning_task|initializer_.*|use_cache|output_.*|return_dict|tie_.*|chunk_size_.*|gradient_checkpointing|"
+    r"ours|language|pooler_.*|directionality|reference_compile|repad_logits_with_grad|sparse_.*|deterministic_flash_attn|"
+    r"tokenizer_class|classifier_.*|decoder_bias|causal_mask|use_bfloat16|torchscript|task_specific_params|pruned_heads|"
+    r"is_decoder|is_encoder_decoder|add_cross_attention|cross_attention_hidden_size|attn_implementation|max_length|min_length|"
+    r"name|adapters|embedding_size"
+)
+_READ = {
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"),
+    *(
+        "hidden_act",
+        "hidden_activation",
+        "position_embedding_type",
+        "type_vocab_size",
+        "layer_norm_eps",
+        "norm_eps",
+        "norm_bias",
+    ),
+    *("attention_bias", "mlp_bias", "layer_types", "global_attn_every_n_layers", "local_attention", "rope_parameters"),
+    *("global_rope_theta", "local_rope_theta", "rope_scaling", "auto_map", "quantization_config", "rope_theta"),
+}
+
+
+def unknown_settings(values: dict[str, Any]) -> list[str]:
+    """Keys of a config.json that are neither read here nor known to have no effect, for a note."""
+    given = {key for key, value in values.items() if value is not None}
+    return sorted(key for key in given - _READ if not _NO_MATTER.fullmatch(key))
 
 
 def _theta(ropes: dict[str, Any], layer: str, old: float | None, usual: float) -> float:
@@ -252,34 +301,92 @@ def _theta(ropes: dict[str, Any], layer: str, old: float | None, usual: float) -
     return float(new if new is not None else old if old is not None else usual)
 
 
+# Settings of ours that only the other architecture reads: they are meaningless for this one and stored under `ours`.
+_BERT_ONLY, _MODERN_ONLY = ("type_vocab_size", "position_offset"), ("global_every", "window", "global_theta", "local_theta")
+_SHARED = (
+    "architecture",
+    "vocab_size",
+    "hidden_size",
+    "layers",
+    "heads",
+    "intermediate_size",
+    "max_length",
+    "dropout",
+    "norm_eps",
+    "initializer_range",
+)
+
+
+def check_expressible(config: EncoderConfig, family: str, where: str) -> None:
+    """UserError naming every setting that changes the encoder's output and that the family's classes lack.
+
+    Every field of EncoderConfig is written to config.json, or not read by the architecture, or must have its default, which
+    is the family's behaviour. So a new field, off by default, is refused as soon as it is set.
+    """
+    known = {*_SHARED, *_BERT_ONLY, *_MODERN_ONLY}
+    odd = [f for f in fields(config) if f.name not in known and getattr(config, f.name) != f.default]
+    if odd:
+        named = ", ".join(f"{f.name}={getattr(config, f.name)}" for f in odd)
+        fixed = ", ".join(f"{f.name}={f.default}" for f in odd)
+        raise UserError(
+            f"{where}: {named}: transformers' {CLASSES[family]} has no such setting; it always computes {fixed}. Such an "
+            "encoder cannot be exported."
+        )
+
+
 def config_to_transformers(
-    config: EncoderConfig, family: str, special: dict[str, int], kind: str | None = None, labels: Sequence[str] | None = None,
+    config: EncoderConfig,
+    family: str,
+    special: dict[str, int],
+    kind: str | None = None,
+    labels: Sequence[str] | None = None,
     pooling: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """config.json for transformers; `special` holds pad_token_id and its like, `kind`, `labels`, `pooling` a task's head."""
+) -> dict[str, Any]:
+    """config.json for transformers; `special` holds pad_token_id etc., `kind`, `labels`, `pooling` describe a task head."""
     common: dict[str, Any] = {
-        "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads, "intermediate_size": config.intermediate_size,
-        "initializer_range": config.initializer_range, "tie_word_embeddings": True, "model_type": family,
-        "architectures": [CLASSES[family] + SUFFIXES.get(kind or "", "ForMaskedLM")], **special,
-    }  # fmt: skip
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.intermediate_size,
+        "initializer_range": config.initializer_range,
+        "tie_word_embeddings": True,
+        "model_type": family,
+        "architectures": [CLASSES[family] + (kind_of(kind).transformers if kind else "ForMaskedLM")],
+        **special,
+    }
     if kind is not None:
-        names = list(labels) if labels else ["LABEL_0", "LABEL_1"] if kind == "qa" else ["LABEL_0"]
+        names = list(labels or [f"LABEL_{number}" for number in range(head_of(kind).outputs(1))])
         common |= {"id2label": {str(n): name for n, name in enumerate(names)}, "label2id": {x: n for n, x in enumerate(names)}}
-    if kind in ("classification", "pair"):
-        common["problem_type"] = "single_label_classification"
+        if kind_of(kind).problem_type:
+            common["problem_type"] = kind_of(kind).problem_type
     if family == "modernbert":
         return common | {
-            "max_position_embeddings": config.max_length, "norm_eps": config.norm_eps, "norm_bias": False,
-            "attention_bias": False, "mlp_bias": False, "decoder_bias": True, "classifier_bias": False,
-            "hidden_activation": "gelu", "classifier_activation": "gelu", "classifier_pooling": pooling or "cls",
+            "max_position_embeddings": config.max_length,
+            "norm_eps": config.norm_eps,
+            "norm_bias": False,
+            "attention_bias": False,
+            "mlp_bias": False,
+            "decoder_bias": True,
+            "classifier_bias": False,
+            "hidden_activation": "gelu",
+            "classifier_activation": "gelu",
+            "classifier_pooling": pooling or "cls",
             "classifier_dropout": config.dropout,
-            "global_attn_every_n_layers": config.global_every, "local_attention": 2 * config.window,
-            "global_rope_theta": config.global_theta, "local_rope_theta": config.local_theta,
-            "embedding_dropout": config.dropout, "mlp_dropout": config.dropout, "attention_dropout": 0.0,
-        }  # fmt: skip
+            "global_attn_every_n_layers": config.global_every,
+            "local_attention": 2 * config.window,
+            "global_rope_theta": config.global_theta,
+            "local_rope_theta": config.local_theta,
+            "embedding_dropout": config.dropout,
+            "mlp_dropout": config.dropout,
+            "attention_dropout": 0.0,
+        }
     return common | {
-        "max_position_embeddings": config.max_length + config.position_offset, "type_vocab_size": config.types,
-        "hidden_act": "gelu", "hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": config.norm_eps, "position_embedding_type": "absolute",
-    }  # fmt: skip
+        "max_position_embeddings": config.max_length + config.position_offset,
+        "type_vocab_size": config.type_vocab_size,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": config.norm_eps,
+        "position_embedding_type": "absolute",
+    }

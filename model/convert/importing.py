@@ -1,8 +1,8 @@
-"""Hugging Face folders read: config, weights and tokenizer checked and turned into a checkpoint of ours.
+"""Read Hugging Face folders: check config, weights and tokenizer and convert them to a checkpoint of this project.
 
-`import_checkpoint` writes one where it is told to; `converted` does so once for a folder or hub://owner/name that is given
-as a checkpoint directly, into HF_HOME/encoders, under the digest of the content. What the hub had at first use stays in use
-(hub://owner/name@revision asks for another state), so a second run needs no network.
+`import_checkpoint` writes a checkpoint to a given place. `converted` does so once for a folder or hub://owner/name that is
+used as a checkpoint directly, into HF_HOME/encoders, named by the digest of its content. The hub's state at first use is
+kept (hub://owner/name@revision selects another), so a second run needs no network.
 """
 
 import json
@@ -18,31 +18,32 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from common.code import code_files
 from common.errors import UserError
-from common.files import digest_of, read_json, sha256_file, write_json
+from common.files import digest_of, read_json, refuse_pointer, sha256_file, write_json
 from common.hub import HUB, home
-from data.task_records import KINDS
+from model.convert.families import DERIVED, FAMILIES, config_from_transformers, from_transformers, unknown_settings
+from model.convert.foreign import FP32_ONLY, build_model, foreign_config, model_options, transformers_library
+from model.convert.hub_checkpoints import download, parse
 from model.encoder import Encoder, EncoderConfig
-from model.families import DERIVED, FAMILIES, SUFFIXES, config_from_transformers, from_transformers
 from model.folder import CONFIG, SUMS, WEIGHTS, write_checkpoint
-from model.foreign import FP32_ONLY, build_model, foreign_config, model_options, transformers_library
-from model.heads import POOLED, TASK, TaskModel, has_pooler
-from model.hub import download, parse
+from model.heads import TASK, TaskModel, has_pooler, is_pooled
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
 from model.next_sentence import NEXT_SENTENCE, THEIRS, head_of
+from tasks.base import kind_of, known_kinds
 from tokenization.loading import MODEL_FILES, VOCABULARY_FILE, load_tokenizer
 from tokenization.tokenizer import JSON_FILE, Tokenizer
 
-VERSION = 2  # of the conversion: a change that changes results makes every cached conversion be made anew
 BIN = "pytorch_model.bin"
-OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "*.gguf", "*.ckpt*")  # formats that are named when nothing else is
+# Formats that are only named in the error when no other exists.
+OTHERS = ("tf_model.h5", "flax_model.msgpack", "model.onnx", "*.gguf", "*.ckpt*")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights: whole or sharded safetensors, else the same of torch's own format.
+    """The files with a folder's weights: whole or sharded safetensors, otherwise the same in torch's own format.
 
-    Raises UserError where there is none, where a shard is missing, and for an index that points out of the folder.
+    Raises UserError if there are none, if a shard is missing, and for an index that points outside the folder.
     """
     for whole in (WEIGHTS, BIN):
         if (folder / whole).exists():
@@ -70,10 +71,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of a Hugging Face folder by their own names. Nothing is unpickled that could run code.
+    """All weights of a Hugging Face folder under their own names. Pickled code is never run.
 
-    Raises UserError for a damaged file, a .bin with more than tensors in it, a name that stands in two shards, and an index
-    that lists other names than the shards hold.
+    Raises UserError for a damaged file, a .bin that holds more than tensors, a name in two shards, and an index whose names
+    differ from those in the shards.
     """
     weights: dict[str, Tensor] = {}
     index = None
@@ -81,6 +82,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if path.suffix == ".json":
             index = path
             continue
+        refuse_pointer(path)
         if path.suffix == ".safetensors":
             try:
                 part = safetensors.torch.load_file(path)
@@ -89,7 +91,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         else:
             part = _read_bin(path)
         if twice := sorted(set(weights) & set(part)):
-            raise UserError(f"{path}: {twice[0]} stands in another shard too. Download the whole checkpoint again.")
+            raise UserError(f"{path}: {twice[0]} is in another shard too. Download the whole checkpoint again.")
         weights |= part
     if index is not None and (odd := sorted(set(weights) ^ set(read_json(index)["weight_map"]))):
         raise UserError(f"{index}: it and the shards do not list the same weights ({odd[0]}). Download them again.")
@@ -102,7 +104,7 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"{path}: refused, for it holds more than tensors and reading it could run code ({reason}). Ask its author for "
+            f"{path}: refused, because it holds more than tensors and reading it could run code ({reason}). Ask its author for "
             "model.safetensors, or take another checkpoint."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -113,10 +115,10 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
 
 
 def tidy(theirs: dict[str, Tensor], values: dict[str, Any], where: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights under the names of today's *For* models, in fp32, and the names that were left out.
+    """Weights under the names of current *For* models, in fp32, and the names of dropped weights.
 
-    Old BERT files say gamma and beta; files of a bare encoder lack the model's prefix. Copies of tied weights are left out
-    once they are seen to be copies; UserError where they are not, for our decoder is tied.
+    Old BERT files use gamma and beta; files of a bare encoder lack the model's prefix. Copies of tied weights are dropped
+    after a check that they are copies; UserError if they are not, because our decoder is tied.
     """
     family = values["model_type"]
     prefix = {"bert": "bert.", "modernbert": "model."}.get(family, "roberta.")
@@ -129,9 +131,13 @@ def tidy(theirs: dict[str, Tensor], values: dict[str, Any], where: Path) -> tupl
         if not value.is_floating_point() and not DERIVED.search(new):
             raise UserError(f"{where}: {name} is {value.dtype}: quantised weights are not read. Take the whole checkpoint.")
         named[new] = value
-    copies = {"decoder.weight": prefix + word, "cls.predictions.decoder.weight": prefix + word,
-              "lm_head.decoder.weight": prefix + word, "cls.predictions.decoder.bias": "cls.predictions.bias",
-              "lm_head.decoder.bias": "lm_head.bias"}  # fmt: skip
+    copies = {
+        "decoder.weight": prefix + word,
+        "cls.predictions.decoder.weight": prefix + word,
+        "lm_head.decoder.weight": prefix + word,
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
     for copy, original in copies.items():
         if copy not in named:
             continue
@@ -152,10 +158,10 @@ def tidy(theirs: dict[str, Tensor], values: dict[str, Any], where: Path) -> tupl
 
 
 def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: dict[str, Any] | None = None) -> list[str]:
-    """Write the checkpoint at `out` that the Hugging Face folder `folder` comes to; returns what is to be said about it.
+    """Convert the Hugging Face folder `folder` to a checkpoint at `out`; returns notes to print.
 
-    `foreign`: run by transformers' code (model/foreign.py) whatever its architecture. Raises UserError: a file is missing or
-    damaged, an architecture or a setting that is not known, weights that do not fit, a tokenizer that is none of theirs.
+    `foreign`: use transformers' code (convert/foreign.py) for any architecture. Raises UserError: a missing or damaged file,
+    an unknown architecture or setting, weights that do not fit, an unknown tokenizer format.
     """
     values = read_json(folder / CONFIG)
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
@@ -169,7 +175,8 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
     theirs = read_weights(folder)
     relation = head_of(theirs, config.hidden_size, folder)
     weights, ignored = tidy(theirs, values, folder)
-    notes = []
+    odd = unknown_settings(values)
+    notes = [f"settings of {CONFIG} that are unknown and not used: {', '.join(odd)}"] if odd else []
     if family == "modernbert" and "head.dense.weight" in weights and values.get("decoder_bias") is False:
         weights.setdefault("decoder.bias", torch.zeros(config.vocab_size))
     task, model = _model_of(folder, values, config, weights, notes)
@@ -179,7 +186,7 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
     if relation is not None and task is None and "encoder.pooler.weight" in wanted:
         files[NEXT_SENTENCE] = partial(safetensors.torch.save_file, relation)
         ignored = [name for name in ignored if name not in THEIRS.values()]
-        notes.append("next-sentence head (cls.seq_relationship) kept: tasks that ask what follows get a row without training")
+        notes.append("next-sentence head (cls.seq_relationship) kept: next-sentence tasks get a row without training")
     if ignored:
         notes.insert(0, f"not used: {', '.join(ignored)}")
     try:
@@ -201,9 +208,9 @@ def convert(folder: Path, out: Path, name: str, foreign: bool = False, source: d
 def _model_of(
     folder: Path, values: dict[str, Any], config: EncoderConfig, weights: dict[str, Tensor], notes: list[str]
 ) -> tuple[dict[str, Any] | None, torch.nn.Module]:
-    """(task.json of a fine-tuned checkpoint or None, a model without memory that has the weights we want)."""
+    """(task.json of a fine-tuned checkpoint or None, a model on the meta device with the weights we want)."""
     architecture = (values.get("architectures") or [""])[0]
-    kind = next((kind for kind, suffix in SUFFIXES.items() if architecture.endswith(suffix)), None)
+    kind = kind_in(folder, values, architecture)
     with torch.device("meta"):
         if kind is not None:
             task = task_of(folder, values, kind)
@@ -218,10 +225,11 @@ def _model_of(
                     notes.append(f"not used: {name}")
                     del weights[name]
             return task, model
+        suffixes = [kind_of(kind).transformers for kind in known_kinds()]
         if not architecture.endswith(("ForMaskedLM", "ForPreTraining", "Model", "ForNextSentencePrediction")) and architecture:
             raise UserError(
                 f"{folder / CONFIG}: architectures={architecture} is not supported. Supported: *Model, *ForPreTraining, "
-                f"*ForMaskedLM, {', '.join('*' + suffix for suffix in dict.fromkeys(SUFFIXES.values()))}."
+                f"*ForMaskedLM, {', '.join(dict.fromkeys(f'*{suffix}' for suffix in suffixes if suffix))}."
             )
         model = MaskedLM(config)
         if any(name.endswith("pooler.dense.weight") for name in weights):
@@ -232,39 +240,54 @@ def _model_of(
     return None, model
 
 
+def kind_in(folder: Path, values: dict[str, Any], architecture: str) -> str | None:
+    """The kind of task that a folder's model was fine-tuned for, or None. One label means regression, as in transformers.
+    Raises UserError for a problem_type that no kind has."""
+    kinds = [kind for kind in known_kinds() if architecture.endswith(kind_of(kind).transformers or "no class")]
+    if not kinds:
+        return None
+    problem = values.get("problem_type") or ("regression" if len(values.get("id2label") or "ab") == 1 else None)
+    known = {kind_of(kind).problem_type: kind for kind in reversed(kinds)}
+    if problem is None:
+        return kinds[0] if len(known) == 1 else known["single_label_classification"]
+    if problem not in known and len(known) > 1:
+        raise UserError(f"{folder / CONFIG}: problem_type={problem} is not supported (supported: {', '.join(known)}).")
+    return known.get(problem, kinds[0])
+
+
 def task_of(folder: Path, values: dict[str, Any], kind: str) -> dict[str, Any]:
-    """task.json of a fine-tuned Hugging Face folder: ours if export left it there, else what config.json tells."""
+    """task.json of a fine-tuned Hugging Face folder: ours if export stored it there, otherwise from config.json."""
     if (folder / TASK).exists():
         task = read_json(folder / TASK)
-        if isinstance(task, dict) and task.get("kind") in KINDS and {"labels", "pooling"} <= set(task):
+        if isinstance(task, dict) and task.get("kind") in known_kinds() and {"labels", "pooling"} <= set(task):
             return task
         raise UserError(f"{folder / TASK}: not a task.json of ours. Restore or remove it.")
-    problem = values.get("problem_type")
-    if problem not in (None, "single_label_classification"):
-        raise UserError(f"{folder / CONFIG}: problem_type={problem} is not supported (supported: single_label_classification).")
-    labels = None
-    if kind in ("classification", "tagging"):
+    labels, own = None, kind_of(kind)
+    if own.names_from is not None:
         names = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
         if sorted(names, key=int) != [str(n) for n in range(len(names))] and sorted(names) != list(range(len(names))):
             raise UserError(f"{folder / CONFIG}: id2label does not number its labels 0, 1, 2, ... Restore the file.")
         labels = [names[key] for key in sorted(names, key=int)]
-        if len(labels) < 2:
-            raise UserError(f"{folder / CONFIG}: one label only, so it is a regression, which is not supported.")
     modern = values["model_type"] == "modernbert"
     pooling = values.get("classifier_pooling", "cls") if modern else "pooler"
-    metrics = {"tagging": "entity_f1", "qa": "f1"}
     return {
-        "kind": kind, "labels": labels, "max_length": 384 if kind == "qa" else 128, "task": folder.name,
-        "metric": metrics.get(kind, "accuracy"), "positive": None, "window_overlap_tokens": None,
-        "pooling": pooling if kind in POOLED else "pooler", "allow_no_answer": False,
-    }  # fmt: skip
+        "kind": kind,
+        "labels": labels,
+        "max_length": own.max_length,
+        "task": folder.name,
+        "metric": "accuracy" if "accuracy" in own.metrics else own.metrics[0],
+        "positive": None,
+        "window_overlap_tokens": None,
+        "pooling": pooling if is_pooled(kind) else "pooler",
+        **own.imported,
+    }
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face folder.
 
-    Where it has neither tokenizer.json nor vocab.txt (XLM-R's and mDeBERTa's sentencepiece models, RoBERTa's vocab.json with
-    merges.txt), transformers makes the tokenizer.json, for it alone knows how each class renumbers its pieces.
+    If it has neither tokenizer.json nor vocab.txt (XLM-R's and mDeBERTa's sentencepiece models, RoBERTa's vocab.json with
+    merges.txt), transformers makes the tokenizer.json, because only it knows how each class renumbers its tokens.
     """
     if any((folder / name).exists() for name in (JSON_FILE, VOCABULARY_FILE)):
         return load_tokenizer(folder)
@@ -274,15 +297,17 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         import transformers
     except ImportError:
         raise UserError(
-            f"{folder}: no {JSON_FILE}; making one of its files needs transformers. pip install -r requirements-extra.txt, or "
+            f"{folder}: no {JSON_FILE}; making one from its files needs transformers. pip install -r requirements-dev.txt, or "
             f"add the {JSON_FILE}."
         ) from None
     made = folder_of_cache() / f".tokenizer.{os.getpid()}"
     try:
         try:
             transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(made)
-        except Exception as error:  # whatever a broken file or a class without a fast tokenizer comes to over there
-            raise UserError(f"{folder}: transformers makes no tokenizer of its files ({error}). Add its {JSON_FILE}.") from None
+        except Exception as error:  # any error from a broken file or a class without a fast tokenizer
+            raise UserError(
+                f"{folder}: transformers cannot make a tokenizer from its files ({error}). Add its {JSON_FILE}."
+            ) from None
         return load_tokenizer(made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -291,15 +316,15 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 def convert_foreign(
     folder: Path, out: Path, name: str, values: dict[str, Any], tokenizer: Tokenizer, source: dict[str, Any]
 ) -> list[str]:
-    """Write the checkpoint of a foreign encoder at `out`; returns what is to be said about it.
+    """Write the checkpoint of a foreign encoder at `out`; returns notes to print.
 
-    Raises UserError as foreign_config and read_weights do, and for weights that the architecture misses.
+    Raises UserError as foreign_config and read_weights do, and for missing weights.
     """
     config = foreign_config(values, tokenizer, folder / CONFIG)
     check_vocabulary(tokenizer, config, folder)
     library = transformers_library()
     theirs = library.AutoConfig.for_model(**config.transformers)
-    try:  # its own renaming of old names and prefixes; the weights were read by us, so nothing is unpickled over there
+    try:  # transformers renames old names and prefixes; the weights are read by us, so nothing is unpickled there
         weights = {key: value.float() if value.is_floating_point() else value for key, value in read_weights(folder).items()}
         model, info = type(build_model(theirs)).from_pretrained(
             None, config=theirs, state_dict=weights, output_loading_info=True, dtype=torch.float32, **model_options(theirs)
@@ -319,7 +344,7 @@ def convert_foreign(
     ours = {f"encoder.model.{key}": value for key, value in model.state_dict().items()}
     left = sorted(info["unexpected_keys"])
     family = config.transformers["model_type"]
-    notes = [f"{family}: run by transformers {library.__version__} as a baseline encoder; it can be fine-tuned, no more"]
+    notes = [f"{family}: run by transformers {library.__version__} as a baseline encoder; it can only be fine-tuned"]
     if family in FP32_ONLY:
         notes.append(f"{family}: kept in fp32")
     if left:
@@ -329,10 +354,10 @@ def convert_foreign(
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: EncoderConfig, folder: Path) -> None:
-    """UserError for a tokenizer with more pieces than the embeddings have rows."""
+    """UserError for a tokenizer with more tokens than the embeddings have rows."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model's embeddings {config.vocab_size} rows: it "
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model's embeddings {config.vocab_size} rows: it "
             "is another model's tokenizer. Put the right files there."
         )
 
@@ -341,7 +366,7 @@ def check_vocabulary(tokenizer: Tokenizer, config: EncoderConfig, folder: Path) 
 
 
 def is_huggingface(path: str | Path) -> bool:
-    """Whether `path` is a hub:// address or a Hugging Face folder (config.json with a model_type, no checksums of ours)."""
+    """Whether `path` is a hub:// address or a Hugging Face folder (config.json with a model_type, no checksums.json)."""
     if str(path).startswith(HUB):
         return True
     config = Path(path) / CONFIG
@@ -352,9 +377,9 @@ def is_huggingface(path: str | Path) -> bool:
 
 
 def import_checkpoint(source: str, out: str | Path, name: str | None = None, foreign: bool = False) -> list[str]:
-    """Convert a Hugging Face folder or hub://owner/name[@revision] into the checkpoint `out`; returns what to say about it."""
+    """Convert a Hugging Face folder or hub://owner/name[@revision] into the checkpoint `out`; returns notes to print."""
     if (Path(out) / SUMS).exists() or (Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir()))):
-        raise UserError(f"{out}: is there already. Give another folder, or remove it first.")
+        raise UserError(f"{out}: exists already. Give another folder, or remove it first.")
     if source.startswith(HUB):
         folder, place = download(source)
         return convert(folder, Path(out), name or place["repository"].split("/")[-1], foreign, place)
@@ -366,40 +391,63 @@ def import_checkpoint(source: str, out: str | Path, name: str | None = None, for
 
 
 def folder_of_cache() -> Path:
-    """Where converted checkpoints are kept: HF_HOME/encoders."""
+    """The cache of converted checkpoints: HF_HOME/encoders."""
     return home() / "encoders"
 
 
-def converted(source: str | Path) -> Path:
-    """The checkpoint folder that a Hugging Face folder or hub:// address comes to, converted unless it is there already.
+def code_of_conversion() -> str:
+    """Digest of the code that determines a conversion; if it changes, the conversion is made again."""
+    return digest_of(
+        code_files(
+            "model.convert.importing",
+            "model.convert.families",
+            "model.convert.foreign",
+            "tokenization.loading",
+            rooms=("tokenization",),
+        )
+    )
 
-    Raises UserError as `convert` and `model.hub.download` do.
+
+def converted(source: str | Path) -> Path:
+    """The converted checkpoint of a Hugging Face folder or hub:// address; it is converted at first use.
+
+    Raises UserError as `convert` and `model.convert.hub_checkpoints.download` do.
     """
     cache = folder_of_cache()
     if str(source).startswith(HUB):
         repository, revision = parse(str(source))
         pin = cache / "pins" / f"{repository.replace('/', '--')}@{(revision or 'main').replace('/', '--')}.json"
         held = read_json(pin) if pin.exists() else {}
-        if held.get("version") == VERSION and (cache / held["key"] / SUMS).exists():
+        if held.get("version") == code_of_conversion() and (cache / held["key"] / SUMS).exists():
             return cache / held["key"]
-        # A conversion of an older version of this code is made anew, of the same commit.
+        # A conversion by an older version of this code is made again, from the same commit.
         folder, place = download(f"{HUB}{repository}@{held['commit']}" if held else str(source))
         place["revision"] = revision or "main"
         key = _keep(folder, repository.split("/")[-1], place)
-        write_json(pin, {"key": key, "version": VERSION, **place})
+        write_json(pin, {"key": key, "version": code_of_conversion(), **place})
         return cache / key
     return cache / _keep(Path(source), Path(source).resolve().name, None)
 
 
 def _keep(folder: Path, name: str, place: dict[str, Any] | None) -> str:
     """Convert `folder` into the cache under the digest of its content and name; returns the digest."""
-    others = (CONFIG, TASK, JSON_FILE, VOCABULARY_FILE, *MODEL_FILES, "tokenizer_config.json", "special_tokens_map.json",
-              "added_tokens.json", "vocab.json", "merges.txt")  # fmt: skip
+    others = (
+        CONFIG,
+        TASK,
+        JSON_FILE,
+        VOCABULARY_FILE,
+        *MODEL_FILES,
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+    )
     files = [*weight_files(folder), *(folder / other for other in others if (folder / other).exists())]
-    key = digest_of([VERSION, name, {path.name: sha256_file(path) for path in files}])[:32]
+    key = digest_of([code_of_conversion(), name, {path.name: sha256_file(path) for path in files}])[:32]
     out = folder_of_cache() / key
     if not (out / SUMS).exists():
-        beside = out.with_name(f"{key}.{os.getpid()}")  # processes of one run may all convert: the first to finish stays
+        beside = out.with_name(f"{key}.{os.getpid()}")  # several processes of one run may convert: the first to finish wins
         try:
             for note in convert(folder, beside, name, source=place):
                 print(f"{name}: {note}")

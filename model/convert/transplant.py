@@ -1,13 +1,13 @@
-"""A checkpoint's weights under another tokenizer: what its embeddings know goes to the pieces of the new vocabulary.
+"""Move a checkpoint's weights to another tokenizer: new embeddings are computed from the old ones.
 
-Pieces that both vocabularies spell take their embedding and decoder bias along, whatever marks the two use for the
-beginning of a word (## , ▁, Ġ). The others begin by one of METHODS; `none` leaves even those that overlap to chance.
-    random  drawn from a normal with the mean and spread of the old embeddings, a dimension each
-    mean    mean of the pieces that the old tokenizer makes of the new piece's string (FVT, Gee et al. 2022, EMNLP industry)
-    focus   sparsemax-weighted mean of the overlapping pieces that are most like it (Dobler & de Melo 2023, arXiv 2305.14481)
-FOCUS measures likeness in static embeddings that it trains with fastText on the target text; ours are the first singular
-vectors of the positive pointwise mutual information of pieces within WINDOW of each other in the token shards (Levy &
-Goldberg 2014), which needs no library. Encoder blocks and the head's dense layer stay as they are.
+Tokens that both vocabularies spell keep their embedding and decoder bias, whatever marks the two use for the beginning of a
+word (## , ▁, Ġ). The others are initialised by one of METHODS; `none` initialises even the shared ones at random.
+        random  drawn from a normal distribution with mean and standard deviation of the old embeddings, for each dimension
+        mean    mean of the tokens into which the old tokenizer splits the new token (FVT, Gee et al. 2022, EMNLP industry)
+        focus   sparsemax-weighted mean of the most similar shared tokens (Dobler & de Melo 2023, arXiv 2305.14481)
+FOCUS measures similarity in static embeddings trained with fastText on the target text; here they are the first singular
+vectors of the positive pointwise mutual information of tokens within WINDOW of each other in the token shards (Levy &
+Goldberg 2014), which needs no library. Encoder blocks and the head's dense layer are not changed.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from language.azerbaijani import lower
+from language.base import load_language
 from tokenization.tokenizer import Tokenizer
 
 METHODS = ("random", "mean", "focus", "none")
 MARK = "▁"
 WINDOW, RANK = 5, 128  # neighbours counted on either side; dimensions of the static embeddings
-MOST_TOKENS = 8_000_000  # of the shards, from their beginning, that neighbours are counted in: 1.5 GB of pairs at most
-Piece = tuple[str, bool]  # what a piece spells, and whether a word begins with it
+MOST_TOKENS = 8_000_000  # tokens of the shards, from the beginning, whose neighbours are counted: at most 1.5 GB of pairs
+Token = tuple[str, bool]  # text of a token, and whether a word begins with it
 
 
 @dataclass
 class Report:
-    """How many pieces of the new vocabulary began in which way; they add up to its size."""
+    """Number of tokens of the new vocabulary by kind of initialisation; they add up to its size."""
 
     special: int = 0
     overlap: int = 0
@@ -38,44 +38,44 @@ class Report:
     random: int = 0
 
     def __str__(self) -> str:
-        return f"{self.overlap} pieces overlap, {self.special} are special, {self.method} by the method, {self.random} random"
+        return f"{self.overlap} tokens overlap, {self.special} are special, {self.method} by the method, {self.random} random"
 
 
 def byte_letters() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for (GPT-2's table)."""
+    """The byte that each letter of a byte-level vocabulary represents (GPT-2's table)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-def spelled(tokenizer: Tokenizer) -> list[Piece | None]:
-    """What each piece spells in any vocabulary's convention; None for special pieces and parts of a character.
+def spelled(tokenizer: Tokenizer) -> list[Token | None]:
+    """The text of each token in any vocabulary's convention; None for special tokens and parts of a character.
 
-    A sign alone is the same piece wherever it stands: WordPiece sets it apart, others glue it to the word.
+    A sign is the same token everywhere: WordPiece separates it, others attach it to the word.
     """
-    pieces, special = tokenizer.pieces, set(tokenizer.special_ids.tolist())
-    hashed = any(piece.startswith("##") and len(piece) > 2 for piece in pieces)
-    bytewise = not hashed and sum(piece.startswith("Ġ") for piece in pieces) > sum(piece.startswith(MARK) for piece in pieces)
+    tokens, special = tokenizer.tokens, set(tokenizer.special_ids.tolist())
+    hashed = any(token.startswith("##") and len(token) > 2 for token in tokens)
+    bytewise = not hashed and sum(token.startswith("Ġ") for token in tokens) > sum(token.startswith(MARK) for token in tokens)
     table = byte_letters()
-    found: list[Piece | None] = []
-    for number, piece in enumerate(pieces):
-        text, begins = piece, True
-        if number in special or not piece or (piece.startswith("<0x") and piece.endswith(">") and len(piece) == 6):
+    found: list[Token | None] = []
+    for number, token in enumerate(tokens):
+        text, begins = token, True
+        if number in special or not token or (token.startswith("<0x") and token.endswith(">") and len(token) == 6):
             found.append(None)
             continue
         if hashed:
-            begins = not (piece.startswith("##") and len(piece) > 2)
-            text = piece if begins else piece[2:]
+            begins = not (token.startswith("##") and len(token) > 2)
+            text = token if begins else token[2:]
         elif bytewise:
-            begins = piece.startswith("Ġ")
+            begins = token.startswith("Ġ")
             try:
-                text = bytes(table[letter] for letter in piece.removeprefix("Ġ")).decode()
+                text = bytes(table[letter] for letter in token.removeprefix("Ġ")).decode()
             except (KeyError, UnicodeDecodeError):
                 found.append(None)
                 continue
         else:
-            begins = piece.startswith(MARK)
-            text = piece.removeprefix(MARK).replace(MARK, " ")
+            begins = token.startswith(MARK)
+            text = token.removeprefix(MARK).replace(MARK, " ")
         if not text:
             found.append((" ", True))
         elif not any(letter.isalnum() for letter in text):
@@ -86,27 +86,28 @@ def spelled(tokenizer: Tokenizer) -> list[Piece | None]:
 
 
 def matches(old: Tokenizer, new: Tokenizer) -> dict[int, list[int]]:
-    """Of each new piece that the old vocabulary spells too, the old ids.
+    """For each new token that is also in the old vocabulary, the old ids.
 
-    An uncased vocabulary's piece without a match of its own takes all old ones that it is the lower case of (Azerbaijani's).
+    A token of an uncased vocabulary without a match takes all old ones whose lower case (in the new language) it is.
     """
-    exact: dict[Piece, list[int]] = {}
-    lowered: dict[Piece, list[int]] = {}
-    for number, piece in enumerate(spelled(old)):
-        if piece is not None:
-            exact.setdefault(piece, []).append(number)
-            lowered.setdefault((lower(piece[0]), piece[1]), []).append(number)
+    lower = (new.language or load_language("generic")).lower
+    exact: dict[Token, list[int]] = {}
+    lowered: dict[Token, list[int]] = {}
+    for number, token in enumerate(spelled(old)):
+        if token is not None:
+            exact.setdefault(token, []).append(number)
+            lowered.setdefault((lower(token[0]), token[1]), []).append(number)
     found = {}
-    for number, piece in enumerate(spelled(new)):
-        ids = exact.get(piece) or (lowered.get(piece) if new.lowercase else None) if piece is not None else None
+    for number, token in enumerate(spelled(new)):
+        ids = exact.get(token) or (lowered.get(token) if new.lowercase else None) if token is not None else None
         if ids:
             found[number] = ids
     return found
 
 
-def parts_of(texts: list[Piece], old: Tokenizer) -> list[list[int]]:
-    """The old pieces of each string: as the old tokenizer cuts it after a sign, or inside a word the longest that fit."""
-    table = {piece: number for number, piece in reversed(list(enumerate(spelled(old)))) if piece is not None}
+def parts_of(texts: list[Token], old: Tokenizer) -> list[list[int]]:
+    """The old tokens of each string: as the old tokenizer splits it after a sign, or the longest matches inside a word."""
+    table = {token: number for number, token in reversed(list(enumerate(spelled(old)))) if token is not None}
     longest = max((len(text) for text, _ in table), default=1)
     unknown = {old.unk_id, *old.special_ids.tolist()}
     encodings = iter(old.encode_with_offsets([f". {text}" for text, begins in texts if begins]))
@@ -121,7 +122,8 @@ def parts_of(texts: list[Piece], old: Tokenizer) -> list[list[int]]:
                 end = next((e for e in range(min(len(text), at + longest), at, -1) if (text[at:e], False) in table), None)
                 if end is not None:
                     ids.append(table[text[at:end], False])
-                elif (text[at], True) in table:  # a sign, or a letter that the old vocabulary has at beginnings only
+                # A sign, or a letter that the old vocabulary has only at the beginning of words.
+                elif (text[at], True) in table:
                     ids.append(table[text[at], True])
                 at = end or at + 1
         parts.append([number for number in ids if number not in unknown])
@@ -129,7 +131,7 @@ def parts_of(texts: list[Piece], old: Tokenizer) -> list[list[int]]:
 
 
 def static_embeddings(documents: Iterable[np.ndarray], size: int, rank: int = RANK, seed: int = 0) -> Tensor:
-    """Unit vectors [size, rank] of pieces from where they stand beside each other; zeros for pieces never seen.
+    """Unit vectors [size, rank] of tokens from their neighbours; zeros for tokens that never occur.
 
     `documents`: ids of each text. U S^1/2 of the PPMI matrix of pairs within WINDOW, contexts smoothed by 0.75 (arXiv
     1405.4053's neighbours: Levy, Goldberg & Dagan 2015, TACL 3).
@@ -154,19 +156,21 @@ def static_embeddings(documents: Iterable[np.ndarray], size: int, rank: int = RA
     information = np.log(values * smooth.sum() / (by_row[rows] * smooth[columns]))
     kept = information > 0
     matrix = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([rows[kept], columns[kept]])), torch.from_numpy(information[kept]).float(), (size, size),
+        torch.from_numpy(np.stack([rows[kept], columns[kept]])),
+        torch.from_numpy(information[kept]).float(),
+        (size, size),
         check_invariants=False,
-    ).coalesce()  # fmt: skip
+    ).coalesce()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         left, strengths, _ = torch.svd_lowrank(matrix, q=min(rank, size), niter=4)
     vectors = torch.nn.functional.normalize(left * strengths.sqrt(), dim=1)
-    vectors[np.bincount(rows[kept], minlength=size) == 0] = 0.0  # never seen: what stands there is rounding
+    vectors[np.bincount(rows[kept], minlength=size) == 0] = 0.0  # never seen: only rounding errors
     return vectors
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """Euclidean projection of each row of `scores` [n, k] on the simplex: weights that are mostly zero (arXiv 1602.02068)."""
+    """Euclidean projection of each row of `scores` [n, k] on the simplex: mostly zero weights (arXiv 1602.02068)."""
     ordered, _ = scores.sort(dim=1, descending=True)
     count = torch.arange(1, scores.shape[1] + 1, dtype=scores.dtype)
     sums = ordered.cumsum(1) - 1
@@ -177,19 +181,19 @@ def sparsemax(scores: Tensor) -> Tensor:
 def transplant(
     words: Tensor, bias: Tensor, old: Tokenizer, new: Tokenizer, method: str, static: Callable[[], Tensor], seed: int = 0
 ) -> tuple[Tensor, Tensor, Report]:
-    """Embeddings [V, H] and decoder bias [V] for the new vocabulary out of the old ones, and how each piece came by its own.
+    """Embeddings [V, H] and decoder bias [V] for the new vocabulary, and counts of their kinds of initialisation.
 
-    `static` gives the static embeddings when they are asked for (focus). Raises UserError for another method.
+    `static` computes the static embeddings on demand (focus). Raises UserError for an unknown method.
     """
     if method not in METHODS:
         raise UserError(f"transplant={method}: choose one of {', '.join(METHODS)}.")
-    used = words[: old.vocab_size]  # rows beyond are there to round the matrix up
+    used = words[: old.vocab_size]  # later rows only round up the matrix
     generator = torch.Generator().manual_seed(seed)
     size = new.vocab_size
     fresh = used.mean(0) + used.std(0) * torch.randn(size, words.shape[1], generator=generator)
     fresh_bias = bias[: old.vocab_size].mean().expand(size).clone()
     report = Report()
-    roles = zip(("pad", "unk", "cls", "sep", "mask"), new.special_pieces, strict=True)
+    roles = zip(("pad", "unk", "cls", "sep", "mask"), new.special_tokens, strict=True)
     pairs = {getattr(new, f"{role}_id"): [getattr(old, f"{role}_id")] for role, name in roles if name}
     pairs = {mine: theirs for mine, theirs in pairs.items() if mine >= 0 and theirs[0] >= 0}
     report.special = len(pairs)
