@@ -1,1 +1,1 @@
-"""Scores, intervals, baselines and the report, from prediction files alone; never imports torch."""
+"""Scores, intervals, baselines and the report, from prediction files alone; torch is never imported."""

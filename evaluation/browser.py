@@ -1,27 +1,27 @@
-"""The error browser of the page: sampled mistakes by task, model and type, to read as they are or to filter."""
+"""The error browser of the page: sampled mistakes by task, model and type, with filters."""
 
 from html import escape
 from typing import Any
 
 from evaluation.details import Detail
-from evaluation.metrics import spans_of
 from evaluation.results import Report
+from tasks.base import kind_of
 
-_CLIP = 400  # letters of a text that a row shows
+_CLIP = 400  # letters of a text shown in a row
 
-# Filters live in the address (#browser?task=ner&type=missed&text=Bakı), so that a view can be sent to someone. Without
-# the script everything is there, folded by task and model.
+# The filters are part of the address (#browser?task=ner&type=missed&text=Bakı), so that a view can be shared. Without the
+# script everything is shown, folded by task and model.
 SCRIPT = """
 (function () {
   const form = document.getElementById("filters"), count = document.getElementById("shown");
   if (!form) return;
-  const fold = (text) => text.toLocaleLowerCase("az");
   const keys = ["task", "model", "right", "type", "text"];
   function apply() {
     const want = Object.fromEntries(keys.map((key) => [key, form.elements[key].value]));
     const narrowed = keys.some((key) => want[key]);
     let shown = 0;
     for (const box of document.querySelectorAll("#browser details[data-task]")) {
+      const fold = (text) => text.toLocaleLowerCase(box.dataset.code);
       const fits = (!want.task || box.dataset.task === want.task) && (!want.model || box.dataset.model === want.model);
       let here = 0;
       for (const row of box.querySelectorAll("tbody tr")) {
@@ -57,7 +57,7 @@ SCRIPT = """
 
 
 def browser(report: Report, details: dict[tuple[str, str], Detail]) -> str:
-    """The section's HTML: a form that the script shows, then a folded table for each task and model."""
+    """The section's HTML: a form that the script makes visible, then a folded table for each task and model."""
     boxes, types, models, others = [], set(), [], []
     for task in report.tasks:
         for model in report.models:
@@ -77,9 +77,11 @@ def browser(report: Report, details: dict[tuple[str, str], Detail]) -> str:
                 right = [other for other, known in solved.items() if known[mistake.number]]
                 rows.append(_row(mistake.row, kind, mistake.kind, f"{int(detail.wrong[mistake.number])} of {seeds}", right))
             names = ("type", "id", "example", "gold", "predicted", "wrong seeds", "right in")
+            code = escape(report.own[task].language.code)  # for the script's lower case
             head = "".join(f"<th>{name}</th>" for name in names)
             boxes.append(
-                f'<details data-task="{escape(task)}" data-model="{escape(model)}"><summary>{escape(task)}, {escape(model)}: '
+                f'<details data-task="{escape(task)}" data-model="{escape(model)}" data-code="{code}">'
+                f"<summary>{escape(task)}, {escape(model)}: "
                 f"{len(rows)} examples (seed {cell.runs[0].seed})</summary>"
                 f'<div class="wide"><table class="errors"><thead><tr>{head}</tr></thead>'
                 f"<tbody>{''.join(rows)}</tbody></table></div></details>"
@@ -105,31 +107,15 @@ def _select(name: str, values: list[str]) -> str:
 
 
 def _row(row: dict[str, Any], kind: str, what: str, wrong: str, right: list[str]) -> str:
-    text, gold, pred = clip(str(row.get("text") or row.get("question") or "")), row["gold"], row["pred"]
-    shown = escape(text)
-    if kind == "tagging":
-        words = row.get("words") or [""] * len(gold)
-        pairs = zip(words, gold, pred, strict=True)
-        shown = " ".join(f"<mark>{escape(str(w))}</mark>" if g != p else escape(str(w)) for w, g, p in pairs)
-        gold, pred = (_entity_text(words, tags) for tags in (gold, pred))
-    elif kind == "choice":
-        options = row.get("options") or []
-        gold, pred = (f"{'ABCDEFG'[i]} {options[i]}" if i < len(options) else "ABCDEFG"[i] for i in (gold, pred))
-    elif kind == "qa":
-        gold = " | ".join(dict.fromkeys(map(str, gold))) or "no answer"
-        gold, pred = (value if value.strip() else "no answer" for value in (gold, str(pred)))
-    cells = [escape(what), escape(str(row["id"])), shown, escape(clip(str(gold))), escape(clip(str(pred))), wrong]
+    parts, gold, pred = kind_of(kind).shown(row)
+    shown = " ".join(f"<mark>{escape(text)}</mark>" if marked else escape(clip(text)) for text, marked in parts)
+    cells = [escape(what), escape(str(row["id"])), shown, escape(clip(gold)), escape(clip(pred)), wrong]
     cells.append(escape(", ".join(right)) or "none")
     places = ("", "", "text", "text", "text", "", "text")
     body = "".join(f'<td class="{place}">{cell}</td>' for place, cell in zip(places, cells, strict=True))
     return f'<tr data-type="{escape(what)}" data-right="{escape(chr(9).join(right))}">{body}</tr>'
 
 
-def _entity_text(words: list[str], tags: list[str]) -> str:
-    spans = sorted(spans_of(tuple(tags)), key=lambda e: (e[1], e[2], e[0]))
-    return "; ".join(f"{kind}: {' '.join(map(str, words[start : end + 1]))}" for kind, start, end in spans) or "none"
-
-
 def clip(text: str) -> str:
-    """The text's first letters."""
+    """The beginning of the text."""
     return text if len(text) <= _CLIP else text[:_CLIP] + " …"

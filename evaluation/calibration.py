@@ -1,8 +1,8 @@
-"""Calibration from prediction files: ECE beside what a perfect model of the same size gets, Brier, NLL, temperature.
+"""Calibration from prediction files: ECE with the floor of a perfect model of the same size, Brier, NLL, temperature.
 
-An ECE of 15 bins is never 0 on a finite test set: a perfectly calibrated model gets about .035 on 200 examples and
-.013 on 1,700. So every ECE stands beside its floor, simulated from the model's own confidences with outcomes drawn at
-exactly those probabilities. Only kinds with one distribution an example have it: classification, pair and choice.
+An ECE of 15 bins is never 0 on a finite test set: a perfectly calibrated model gets about .035 on 200 examples and .013 on
+1,700. So every ECE is reported with its floor, simulated from the model's own confidences with outcomes drawn with exactly
+those probabilities. Only kinds with one distribution for each example have it: classification, pair and choice.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ import numpy as np
 
 BINS = 15
 DRAWS = 400  # simulated perfect models; the noise in their mean ECE is about 2 % of it
-KINDS = ("classification", "pair", "choice")
 
 
 @dataclass
@@ -25,18 +24,18 @@ class Calibration:
     floor_high: float
     brier: float
     nll: float
-    temperature: float | None  # fitted on dev; None where dev has no scores
+    temperature: float | None  # fitted on dev; None if dev has no scores
     ece_scaled: float | None  # on test, with that temperature
     floor_scaled: float | None
     brier_scaled: float | None
     nll_scaled: float | None
-    curve: list[tuple[float, float, int]]  # (mean confidence, accuracy, examples) of the bins that hold any, all seeds
+    curve: list[tuple[float, float, int]]  # (mean confidence, accuracy, examples) of non-empty bins, all seeds
 
 
 def probabilities(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Log-probabilities (n, most classes) with -inf where an example has fewer, and gold columns (n,).
+    """Log-probabilities (n, most classes) with -inf for classes that an example lacks, and gold columns (n,).
 
-    Scores may be log-probabilities or raw. None when an example has none, or none for its gold label.
+    Scores may be log-probabilities or raw. None if an example has none, or none for its gold label.
     """
     values, gold = [], []
     for row in rows:
@@ -64,14 +63,14 @@ def scaled(logs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """Mean over examples of |accuracy - confidence| of the example's bin of equal width; `right` (..., n) gives (...)."""
+    """Mean over examples of |accuracy - confidence| of the example's bin (equal widths); `right` (..., n) gives (...)."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     member = (place[:, None] == np.arange(bins)).astype(float)
     return np.abs(np.asarray(right, dtype=float) @ member - confidence @ member).sum(-1) / len(confidence)
 
 
 def perfect_floor(confidence: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """(mean, 95 % point) of the ECE of a model with these confidences whose outcomes happen exactly as often."""
+    """(mean, 95 % point) of the ECE of a perfectly calibrated model with these confidences."""
     random = np.random.default_rng(seed)
     errors = expected_calibration_error(confidence, random.random((draws, len(confidence))) < confidence)
     return float(errors.mean()), float(np.quantile(errors, 0.95))
@@ -90,7 +89,7 @@ def brier(logs: np.ndarray, gold: np.ndarray) -> float:
 
 
 def fit_temperature(logs: np.ndarray, gold: np.ndarray) -> float:
-    """The temperature with the least NLL on these examples, between 1/20 and 20 (NLL is convex in 1 / temperature)."""
+    """The temperature with the lowest NLL on these examples, between 1/20 and 20 (NLL is convex in 1 / temperature)."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
@@ -100,7 +99,7 @@ def fit_temperature(logs: np.ndarray, gold: np.ndarray) -> float:
 
 
 def calibrate(test: Sequence[Sequence[dict[str, Any]]], dev: Sequence[Sequence[dict[str, Any]] | None]) -> Calibration | None:
-    """Calibration of one model from its runs' test rows and dev rows; None where a run keeps no scores."""
+    """Calibration of one model from its runs' test rows and dev rows; None if a run has no scores."""
     found: list[list[float]] = []
     fitted: list[list[float]] = []
     everything: list[tuple[np.ndarray, np.ndarray]] = []
@@ -126,7 +125,7 @@ def calibrate(test: Sequence[Sequence[dict[str, Any]]], dev: Sequence[Sequence[d
 
 
 def reliability(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, float, int]]:
-    """(mean confidence, accuracy, examples) of every bin that holds an example, over all runs together."""
+    """(mean confidence, accuracy, examples) of every non-empty bin, over all runs together."""
     confidence, right = (np.concatenate([run[part] for run in runs]).astype(float) for part in (0, 1))
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     used = [place == number for number in range(BINS)]

@@ -1,6 +1,6 @@
-"""What the models cost: fine-tuning, tuning and pre-training hours, energy, memory, parameters, tokens.
+"""Cost of the models: fine-tuning, tuning and pre-training hours, energy, memory, parameters, tokens.
 
-What no run measured says "not measured" and is never 0.
+A quantity that no run measured is reported as "not measured", never as 0.
 """
 
 import math
@@ -9,14 +9,14 @@ from typing import Any
 from evaluation.results import Average, Report, Run
 
 NOT_MEASURED = "not measured"
-UNKNOWN, SUMS = "incomplete", ("average", "total", "front")  # what takes several numbers, of which one is missing
+UNKNOWN, SUMS = "incomplete", ("average", "total", "front")  # a sum with a missing number
 
 
 def costs(report: Report) -> list[dict[str, Any]]:
-    """One row per model that was trained; a sum is None unless every run has the number."""
+    """One row for each trained model; a sum is None unless every run has the number."""
     rows = []
     for model in report.models:
-        own = [cell for (name, task), cell in report.cells.items() if name == model and task not in report.elsewhere]
+        own = [cell for (name, task), cell in report.cells.items() if name == model and task not in report.transfer_tasks]
         runs = [run for cell in own if not cell.baseline for run in cell.runs]
         if not runs:
             continue
@@ -25,8 +25,8 @@ def costs(report: Report) -> list[dict[str, Any]]:
         before = max(pretraining) if pretraining else None
         known, unknown = _behind(runs)
         spent, searched = _sum(runs, "hours"), _tuning_hours(tuning) if tuning else 0.0
-        taught = max(0.0, known - (before or 0.0))
-        whole = None if spent is None or searched is None else spent + searched + (before or 0.0) + taught
+        teacher_hours = max(0.0, known - (before or 0.0))
+        whole = None if spent is None or searched is None else spent + searched + (before or 0.0) + teacher_hours
         rows.append(
             {
                 "model": model,
@@ -35,10 +35,10 @@ def costs(report: Report) -> list[dict[str, Any]]:
                 "tuning_runs": sum(found.get("runs") or 0 for found in tuning) if tuning else None,
                 "tuning_hours": _tuning_hours(tuning),
                 "pretraining_hours": before,
-                # Of the fine-tuned teachers, their own pre-training with it where this model has not paid for that already.
-                "teacher_hours": taught if any(run.summary.get("teacher") for run in runs) else None,
+                # Hours of the fine-tuned teachers and of their pre-training, unless this model includes that already.
+                "teacher_hours": teacher_hours if any(run.summary.get("teacher") for run in runs) else None,
                 "total_hours": whole,
-                "unknown": bool(unknown) or before is None,  # something behind it was not measured: the total is a lower bound
+                "unknown": bool(unknown) or before is None,  # an earlier run was not measured: the total is a lower bound
                 "energy_kwh": _sum(runs, "energy_kwh"),
                 "peak_memory_bytes": max(_values(runs, "peak_memory_bytes"), default=None),
                 "trainable_parameters": max(_values(runs, "trainable_parameters"), default=None),
@@ -49,7 +49,7 @@ def costs(report: Report) -> list[dict[str, Any]]:
 
 
 def _behind(runs: list[Run]) -> tuple[float, list[str]]:
-    """Hours of every run behind these (pre-training, teachers), one that several share counted once; those not measured."""
+    """Hours of all earlier runs (pre-training, teachers), each counted once, and the runs that were not measured."""
     ledger: dict[str, Any] = {}
     for run in runs:
         ledger |= run.summary.get("ledger") or {}
@@ -58,7 +58,7 @@ def _behind(runs: list[Run]) -> tuple[float, list[str]]:
 
 
 def front(points: dict[str, tuple[float, Average]]) -> list[str]:
-    """The models that no other beats in score at the same hours or fewer, cheapest first; {model: (hours, score)}."""
+    """The models that no other beats in score with the same hours or fewer, cheapest first; {model: (hours, score)}."""
     best, kept = float("-inf"), []
     for model, (_, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1].value, item[0])):
         if score.value > best:
@@ -68,7 +68,7 @@ def front(points: dict[str, tuple[float, Average]]) -> list[str]:
 
 
 def cost_points(report: Report) -> dict[str, tuple[float, Average]]:
-    """{model: (all hours, average score)} of every model that is complete and has hours."""
+    """{model: (all hours, average score)} of every complete model with known hours."""
     points = {}
     for row in costs(report):
         average = report.averages[row["model"]]
@@ -93,7 +93,7 @@ def _tuning_hours(tuning: list[dict[str, Any]]) -> float | None:
 
 
 def cost_rows(report: Report) -> list[list[str]]:
-    """The cost table as text, header first; [] without a trained model. Tuning and pre-training only where known."""
+    """The cost table as text, header first; [] without a trained model. Tuning and pre-training only if known."""
     found = costs(report)
     on_front = front(cost_points(report))
     for row in found:
@@ -130,7 +130,7 @@ def cost_rows(report: Report) -> list[list[str]]:
 
 
 def tuning_rows(report: Report) -> list[list[str]]:
-    """What was searched and chosen for each model and task as text, header first; [] where nothing was tuned."""
+    """The search and its choice for each model and task as text, header first; [] without tuning."""
     rows = []
     for (model, task), found in sorted(report.tuning.items()):
         grid = "; ".join(f"{key}: {', '.join(map(str, values))}" for key, values in (found.get("grid") or {}).items())
@@ -163,7 +163,7 @@ def expected_best(found: dict[str, Any]) -> list[float]:
 
 
 def tuning_problems(report: Report) -> list[str]:
-    """Unequal budgets between the models of a task, and tuning on a seed that is also a final one."""
+    """Unequal tuning budgets between the models of a task, and tuning on a final seed."""
     problems = []
     for task in report.tasks:
         budgets: dict[str, list[str]] = {}
@@ -175,8 +175,8 @@ def tuning_problems(report: Report) -> list[str]:
             shared = sorted(set((found or {}).get("seeds") or []) & {run.seed for run in cell.runs})
             if shared:
                 problems.append(
-                    f"{model} on {task}: tuned on seed {', '.join(map(str, shared))}, which is also a final one; its "
-                    "score is a little too good"
+                    f"{model} on {task}: tuned on seed {', '.join(map(str, shared))}, which is also a final seed; its "
+                    "score is slightly too high"
                 )
         if len(budgets) > 1:
             listed = "; ".join(f"{', '.join(models)}: {budget}" for budget, models in sorted(budgets.items()))

@@ -1,45 +1,45 @@
-"""Everything the report says about one model on one task beyond its score: parts, calibration, mistakes."""
+"""All results of one model on one task besides its score: slices, calibration, mistakes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from evaluation.buckets import Bucket, buckets
-from evaluation.calibration import KINDS, Calibration, calibrate
+from common.progress import progress
+from evaluation.calibration import Calibration, calibrate
 from evaluation.mistakes import Mistake, mistake_table, sampled_mistakes, wrong_runs
 from evaluation.results import Report
+from evaluation.slices import ScoredRuns, TestSlice, slices_of
 
 
 @dataclass
 class Detail:
-    """One cell of the table, looked at closely."""
+    """Details of one cell of the table."""
 
-    buckets: list[Bucket]
-    calibration: Calibration | None  # None where the predictions keep no distribution
-    outcomes: list[tuple[str, float]]  # (what became of a prediction, how many per run)
+    slices: list[TestSlice]
+    calibration: Calibration | None  # None if the predictions have no distribution
+    outcomes: list[tuple[str, float]]  # (outcome of a prediction, number per run)
     mistakes: list[Mistake]
-    wrong: np.ndarray  # (n,) how many seeds got each example wrong
+    wrong: np.ndarray  # (n,) number of seeds that got each example wrong
 
 
 def analyse(report: Report) -> dict[tuple[str, str], Detail]:
     """A Detail for every cell of the report."""
     found: dict[tuple[str, str], Detail] = {}
-    for (model, task), cell in tqdm(sorted(report.cells.items()), desc="details", unit="cell", disable=None):
-        kind, texts = report.kinds[task], report.texts.get(task)
+    for (model, task), cell in progress(sorted(report.cells.items()), desc="details", unit="cell"):
+        kind, texts = report.own[task], report.texts.get(task)
         rows = [run.rows for run in cell.runs]
         numbers = [run.scored["per_example"] for run in cell.runs]
-        counted = report.frequencies.get(task)
-        parts = buckets(rows, numbers, kind, report.metrics[task], report.labels[task], report.groups[task], counted)
-        known = calibrate(rows, [run.dev_rows for run in cell.runs]) if kind in KINDS else None
+        scored = ScoredRuns(rows, numbers, report.metrics[task], cell.runs[0].scored["average"], report.groups[task])
+        parts = slices_of(scored, kind, report.labels[task], report.frequencies.get(task))
+        known = calibrate(rows, [run.dev_rows for run in cell.runs]) if kind.calibrated else None
         mistakes = mistake_table(rows, kind, texts), sampled_mistakes(rows, kind, texts)
         found[model, task] = Detail(parts, known, *mistakes, wrong_runs(rows, kind))
     return found
 
 
 def calibration_rows(report: Report, details: dict[tuple[str, str], Detail], task: str) -> list[list[str]]:
-    """Calibration of the models on one task as text, header first; [] where no model has it. ECE in points."""
+    """Calibration of the models on one task as text, header first; [] if no model has it. ECE in points."""
     rows: list[list[str]] = []
     for model in report.models:
         found = details[model, task].calibration if (model, task) in details else None

@@ -1,9 +1,9 @@
-"""Published numbers for the tasks of the same name: reference rows beside ours, marked, never tested or averaged.
+"""Published numbers for tasks of the same name: marked reference rows beside ours, never tested or averaged.
 
-None was run again here. The paper's table was not at hand; its six-task numbers are read off the first author's chart
-("chart": within 0.5 points, hidden markers 0.8) and its averaging of F1 is not stated. Splits may differ from ours:
-the data sets of azsci, aznsp and ldquad have no official test part. A number stands under a task only if the task has
-exactly that name.
+None was run again here. The paper's table was not available; its six-task numbers are read from the first author's chart
+("chart": within 0.5 points, hidden markers 0.8), whose averaging of F1 is not stated. Splits may differ from ours: the data
+sets of azsci, aznsp and ldquad have no official test part. A number is shown under a task only if the task has exactly that
+name.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Published:
 
     @property
     def text(self) -> str:
-        """The score with as many decimals as its source prints: one off the chart, two elsewhere."""
+        """The score with as many decimals as its source prints: one for the chart, two for others."""
         return f"{self.score:.1f}" if round(self.score, 1) == self.score else f"{self.score:.2f}"
 
 
@@ -45,7 +45,7 @@ _CARDS = (
     Published("XLM-R-Base", "azsci", 86.45, CARD),
     Published("mBERT (azizbarank)", "wikiann", 90.25, WIKIANN_CARD),
 )
-AVERAGE = ("aLLMA-Base", 82.46)  # printed in the paper, over six tasks: with little doubt those of the chart
+AVERAGE = ("aLLMA-Base", 82.46)  # printed in the paper, over six tasks: almost certainly those of the chart
 
 ALL = (
     tuple(
@@ -58,7 +58,7 @@ ALL = (
 
 
 def published_rows(tasks: Sequence[str]) -> dict[str, dict[str, Published]]:
-    """{model: {task: number}} of the models that have a published number on one of `tasks`, in a fixed order."""
+    """{model: {task: number}} of the models with a published number for one of `tasks`, in a fixed order."""
     rows: dict[str, dict[str, Published]] = {}
     for entry in ALL:
         if entry.task in tasks:
@@ -67,12 +67,12 @@ def published_rows(tasks: Sequence[str]) -> dict[str, dict[str, Published]]:
 
 
 def published_average(model: str, tasks: Sequence[str]) -> float | None:
-    """The average that the paper prints, if the table has exactly its six tasks."""
+    """The average printed in the paper, if the table has exactly its six tasks."""
     return AVERAGE[1] if model == AVERAGE[0] and sorted(tasks) == sorted(_CHART_TASKS) else None
 
 
 def notes(tasks: Sequence[str], metrics: dict[str, str]) -> list[str]:
-    """What differs between the published numbers and ours, one sentence a task and source."""
+    """Differences between the published numbers and ours, one sentence for each task and source."""
     found: dict[tuple[str, str], list[str]] = {}
     for model, row in published_rows(tasks).items():
         for task, entry in row.items():

@@ -1,19 +1,22 @@
-"""Intervals and tests over two crossed sources of chance: the training seeds and the test examples.
+"""Intervals and tests over two crossed random factors: the training seeds and the test examples.
 
-Both are random in what a table claims ("this model, trained again, on other text of this kind"), so both are in the
+Both are random in the claim of a table ("this model, trained again, on other text of this kind"), so both are in the
 variance. With S seeds and n examples, and r the variance of the seed-by-example remainder,
 
     se^2 = var_examples(mean over seeds) / n + var_seeds(score of a run) / S - r / (n S)
 
-where the last term takes out the remainder that both others contain. For a mean of per-example scores the three come
-from sums of squares. For an F1 they come from one bootstrap of the examples, the same resamples for every seed and
-model, made fast by weighting counts per example. Why not simpler: an interval over seeds alone covers 68 to 89 % where
-it says 95 (eval-anchors, section 3.8), over examples alone it misses the seeds. The tests simulate the coverage.
+where the last term subtracts the remainder, which both others contain. For a mean of per-example scores the three are
+computed from sums of squares. For an F1 they come from one bootstrap of the examples, with the same resamples for every seed
+and model, made fast by weighting counts per example. Simpler intervals fail: one over seeds alone covers 68 to 89 % instead
+of 95 %, and one over examples alone ignores the seeds. The tests simulate the coverage.
 
-Examples that come in groups (the questions of one context) are not independent: then groups take the place of
-examples. A mean enters as one value a group, the score plus the group's summed departure from it over the mean size of
-a group; their mean is the score, their spread that of a mean over resampled groups, and with groups of one they are the
-examples. An F1 resamples whole groups.
+Examples in groups (the questions about one context) are not independent: then groups replace examples. A mean enters as one
+value for each group, the score plus the group's summed deviation from it over the mean group size; their mean is the score,
+their variance that of a mean over resampled groups, and with groups of one they are the examples. An F1 resamples whole
+groups. A correlation or a kappa with quadratic weights comes from a bootstrap of the (gold, predicted) pairs, Spearman's
+with ranks computed in every resample.
+
+Nothing else is resampled: numbers of another shape and averages without a name here are refused (tasks.metrics.score_of).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +26,11 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from evaluation.metrics import f1_each, f1_of_counts
+from tasks.metrics import CORRELATIONS, f1_each, f1_of_counts, score_of
 
 REPLICATES = 2000  # the noise in a standard error is 1 / sqrt(2 * 2000) = 1.6 %
-_CHUNK = 1 << 22  # weights held at a time (float32, 16 MiB)
-_EXACT = 1 << 22  # whole numbers up to 2^24 are exact in float32; a resample may hold a few times the sum
+_CHUNK = 1 << 22  # weights in memory at once (float32, 16 MiB)
+_EXACT = 1 << 22  # integers up to 2^24 are exact in float32; a resample may have a few times the sum
 
 
 @dataclass
@@ -44,29 +47,33 @@ class Estimate:
 
 @dataclass
 class Sample:
-    """One model's runs on one set of examples, ready for intervals and for differences with another model's."""
+    """One model's runs on one set of examples, prepared for intervals and for differences from another model."""
 
     scores: np.ndarray  # (S,)
     units: int  # examples, or groups of them
-    grid: np.ndarray | None  # (S, units) where the score is a mean
-    drawn: np.ndarray | None  # (replicates, S) resampled scores where it is not
+    grid: np.ndarray | None  # (S, units) if the score is a mean
+    drawn: np.ndarray | None  # (replicates, S) resampled scores if it is not
+    least: float = 0.0  # the lowest possible score; the highest is 1
 
 
 @dataclass
 class Parts:
-    """The pieces of the formula above for one model (or for a difference): already divided by n and S."""
+    """The terms of the formula above for one model (or for a difference), divided by n and S."""
 
-    examples: float  # var_examples / n, remainder included once
-    seeds: float  # var_seeds / S with the remainder taken out, not below 0
-    between: float  # var_seeds / S as it is: its size, not that of `seeds`, says how uncertain the seeds' part is
+    examples: float  # var_examples / n, including the remainder once
+    seeds: float  # var_seeds / S without the remainder, not below 0
+    between: float  # var_seeds / S itself: its size, not that of `seeds`, determines the uncertainty of the seeds' part
 
 
 def sample(runs: Sequence[np.ndarray], average: str = "mean", groups: Sequence[str] | None = None, seed: int = 0) -> Sample:
-    """Make runs ready. `runs` holds one array per seed, on the same examples in the same order: (n,) with
-    `average="mean"`, or counts (n, 3, classes) with the averages of `f1_of_counts`. `groups`: one name per example.
+    """Prepare runs. `runs` holds one array per seed, on the same examples in the same order: (n,) with
+    `average="mean"`, counts (n, 3, classes) with the averages of `f1_of_counts`, or (gold, predicted) pairs (n, 2) with
+    "pearson", "spearman" or "quadratic_kappa". `groups`: one name per example.
 
-    Raises ValueError for runs of different length. One group alone says nothing about others: it is ignored.
+    Raises ValueError for runs of different length, for an unknown average, and for one that does not fit the numbers. A
+    single group is ignored, because it says nothing about other groups.
     """
+    scores = np.array([score_of(run, average) for run in runs])
     n = len(runs[0])
     if any(len(run) != n for run in runs):
         raise ValueError(f"runs of {sorted({len(run) for run in runs})} examples: all seeds need the same test set")
@@ -75,12 +82,15 @@ def sample(runs: Sequence[np.ndarray], average: str = "mean", groups: Sequence[s
         grid = np.asarray(runs, dtype=float)
         if places is not None:
             count = int(places.max()) + 1
-            scores = grid.mean(1, keepdims=True)
-            sums = np.stack([np.bincount(places, weights=row, minlength=count) for row in grid - scores])
-            grid = scores + sums * (count / n)
+            means = grid.mean(1, keepdims=True)
+            sums = np.stack([np.bincount(places, weights=row, minlength=count) for row in grid - means])
+            grid = means + sums * (count / n)
         return Sample(grid.mean(1), grid.shape[1], grid, None)
+    if average in CORRELATIONS:
+        return Sample(
+            scores, n if places is None else int(places.max()) + 1, None, _correlations(runs, average, places, seed), -1.0
+        )
     counts = [_summed(run, places) for run in runs]
-    scores = np.array([float(f1_of_counts(run.sum(0), average)) for run in counts])
     drawn = np.stack([f1_of_counts(part, average) for part in _resampled(counts, seed)], axis=1)
     return Sample(scores, len(counts[0]), None, drawn)
 
@@ -92,18 +102,20 @@ def score_interval(
     seed: int = 0,
     groups: Sequence[str] | None = None,
 ) -> Estimate:
-    """The mean score of one model's runs (or its `sample`) with its interval, clipped to [0, 1].
+    """The mean score of one model's runs (or its `sample`) with its interval, clipped to [0, 1] (pairs: [-1, 1]).
 
-    With one run the seeds' part is unknown and left out.
+    With one run the seeds' part is unknown and omitted.
     """
     one = runs if isinstance(runs, Sample) else sample(runs, average, groups, seed)
-    return _clipped(_interval(one, confidence))
+    return _clipped(_interval(one, confidence), one.least)
 
 
 def class_intervals(
     runs: Sequence[np.ndarray], groups: Sequence[str] | None = None, confidence: float = 0.95, seed: int = 0
 ) -> list[Estimate]:
-    """F1 of each class by itself, from counts (n, 3, classes) per seed; one bootstrap serves all classes."""
+    """F1 of each class, from counts (n, 3, classes) per seed; one bootstrap for all classes."""
+    for run in runs:
+        score_of(run, "macro")  # refuses numbers of another shape
     places = _places(groups, len(runs[0]))
     counts = [_summed(run, places) for run in runs]
     scores = np.stack([f1_each(run.sum(0)) for run in counts])
@@ -133,7 +145,7 @@ def difference_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and is not counted in the family."""
+    """Holm's step-down adjusted p-values, in the given order; NaN stays NaN and is not counted in the family."""
     adjusted = [float("nan")] * len(p_values)
     order = sorted((i for i, p in enumerate(p_values) if not np.isnan(p)), key=lambda i: p_values[i])
     highest = 0.0
@@ -149,8 +161,8 @@ def _interval(one: Sample, confidence: float) -> Estimate:
     return _estimate(float(one.scores.mean()), (parts.examples, one.units - 1), seeds, confidence)
 
 
-def _clipped(estimate: Estimate) -> Estimate:
-    estimate.low, estimate.high = max(0.0, estimate.low), min(1.0, estimate.high)
+def _clipped(estimate: Estimate, least: float = 0.0) -> Estimate:
+    estimate.low, estimate.high = max(least, estimate.low), min(1.0, estimate.high)
     return estimate
 
 
@@ -175,7 +187,7 @@ def _variance(values: np.ndarray) -> float:
 
 
 def _places(groups: Sequence[str] | None, n: int) -> np.ndarray | None:
-    """Number of each example's group, or None where every example is its own (or all are one)."""
+    """Number of each example's group, or None if all examples are independent (or all are in one group)."""
     if groups is None:
         return None
     if len(groups) != n:
@@ -185,7 +197,7 @@ def _places(groups: Sequence[str] | None, n: int) -> np.ndarray | None:
 
 
 def _summed(counts: np.ndarray, places: np.ndarray | None) -> np.ndarray:
-    """Counts (n, 3, classes) added up within groups."""
+    """Counts (n, 3, classes) summed within groups."""
     if places is None:
         return np.asarray(counts)
     out = np.zeros((int(places.max()) + 1, *counts.shape[1:]), dtype=counts.dtype)
@@ -210,6 +222,52 @@ def _resampled(runs: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     return [np.concatenate(part) for part in parts]
 
 
+def _correlations(runs: Sequence[np.ndarray], average: str, places: np.ndarray | None, seed: int) -> np.ndarray:
+    """(replicates, S): the correlation or kappa of every run's pairs on REPLICATES resamples of examples, or of whole groups.
+
+    A resample is a vector of multinomial weights: moments of the pairs are matrix products with it, and a resample's ranks
+    are cumulated weights. A resample with a single distinct value has no correlation and counts as 0.
+    """
+    units = len(runs[0]) if places is None else int(places.max()) + 1
+    parts = []
+    for block in _weight_blocks(units, REPLICATES, seed):
+        weights = block.astype(np.float64)
+        weights = weights if places is None else weights[:, places]
+        gold, centred = None, None  # the gold scores are the same in all runs, and half of the work
+        columns = []
+        for pairs in runs:
+            a, b = np.asarray(pairs, dtype=float).T
+            if gold is None or not np.array_equal(gold, a):
+                gold, centred = a, _centred(weights, a, average)
+            other = _centred(weights, b, average)
+            together = np.einsum("rn,rn,rn->r", weights, centred, other)
+            squares = [np.einsum("rn,rn,rn->r", weights, part, part) for part in (centred, other)]
+            size = np.sqrt(squares[0] * squares[1])
+            if average == "quadratic_kappa":  # its definition (tasks.metrics), multiplied out
+                score = 2 * together, sum(squares) + (weights @ (a - b)) ** 2 / weights.sum(1)
+            else:
+                score = together, size
+            columns.append(np.divide(*score, out=np.zeros_like(size), where=size > 1e-12))
+        parts.append(np.stack(columns, axis=1))
+    return np.concatenate(parts)
+
+
+def _centred(weights: np.ndarray, values: np.ndarray, average: str) -> np.ndarray:
+    """Values (n,), or their ranks, minus their mean in every resample: (replicates, n)."""
+    shown = _weighted_ranks(weights, values) if average == "spearman" else (values - values.mean())[None]
+    return shown - np.einsum("rn,rn->r", weights, np.broadcast_to(shown, weights.shape))[:, None] / weights.sum(
+        1, keepdims=True
+    )
+
+
+def _weighted_ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean ranks (replicates, n) of `values` (n,) where value i occurs weights[r, i] times; equal values share theirs."""
+    names, place = np.unique(values, return_inverse=True)
+    starts = np.searchsorted(np.sort(place, kind="stable"), np.arange(len(names)))
+    counts = np.add.reduceat(weights[:, np.argsort(place, kind="stable")], starts, axis=1)
+    return (np.cumsum(counts, axis=1) - (counts - 1) / 2)[:, place]
+
+
 def _weight_blocks(n: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
     random = np.random.default_rng(seed)
     step = max(1, min(replicates, _CHUNK // n))
@@ -218,21 +276,21 @@ def _weight_blocks(n: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
         yield random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float32)
 
 
-@lru_cache(maxsize=8)  # a table asks for the same few sizes again and again, and drawing is the slow half
+@lru_cache(maxsize=8)  # a table needs the same few sizes many times, and drawing is the slow half
 def _weights(n: int, replicates: int, seed: int) -> tuple[np.ndarray, ...]:
     return tuple(_weight_blocks(n, replicates, seed))
 
 
 def _estimate(value: float, examples: tuple[float, int], seeds: list[tuple[float, float, int]], confidence: float) -> Estimate:
-    """Add the variances; the t quantile has Satterthwaite's degrees of freedom, few when the seeds' part is large.
+    """Add the variances; the t quantile has Satterthwaite's degrees of freedom, few if the seeds' part is large.
 
-    The degrees of freedom look at the spread of the runs before the remainder is taken out. With the part that is left
-    (often 0 by luck at 3 seeds) an interval over 3 seeds covered 90 %, with this 93 to 97 %, at 5 and more 94 to 96 %
-    (4,000 simulated tables each, n = 300 and 1,700). With 2 seeds it can fall to 91 %: use 5. Never fewer than the part that
-    has least, as Satterthwaite's own: 2 seeds of 97.5 and 95.0 on 30 groups came to 0.5, and an interval of 0 to 100.
+    The degrees of freedom use the variance of the runs before the remainder is subtracted. With the rest (often 0 by chance
+    with 3 seeds) an interval over 3 seeds covered 90 %, with this 93 to 97 %, with 5 and more 94 to 96 % (4,000 simulated
+    tables each, n = 300 and 1,700). With 2 seeds it can fall to 91 %: use 5. They are never below those of the part with the
+    fewest, which Satterthwaite's own can be: 2 seeds of 97.5 and 95.0 on 30 groups gave 0.5, and an interval of 0 to 100.
     """
     total = examples[0] + sum(part for part, _, _ in seeds)
-    if total <= 1e-18:  # a constant: no spread in seeds or examples (rounding of equal numbers leaves about 1e-33)
+    if total <= 1e-18:  # a constant: no variance in seeds or examples (rounding of equal numbers leaves about 1e-33)
         return Estimate(value, 0.0, float("inf"), value, value, 1.0 if abs(value) < 1e-12 else 0.0)
     pieces = [(variance, df) for variance, df in (examples, *((between, df) for _, between, df in seeds)) if df > 0]
     df = max(total**2 / sum(variance**2 / freedom for variance, freedom in pieces), min(freedom for _, freedom in pieces))

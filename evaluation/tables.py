@@ -2,14 +2,16 @@
 
 import csv
 import io
-from html import escape
+from functools import partial
 from typing import Any
 
+from common.html import table
+from common.tables import formula_free
 from evaluation.costs import cost_rows, tuning_rows
 from evaluation.details import Detail, calibration_rows
-from evaluation.metrics import above_chance
 from evaluation.published import notes, published_average, published_rows
 from evaluation.results import Cell, Report
+from tasks.metrics import above_chance
 
 LEGEND = (
     "Mean over seeds ± half of the 95 % interval over seeds and test examples, in points; [low, high] where it ends at 0 or "
@@ -19,16 +21,16 @@ LEGEND = (
 METHOD = (
     "Intervals treat seeds and test examples as crossed random factors; F1 scores are bootstrapped over examples "
     "(2,000 resamples, the same for every model). Examples of one group (the questions of one context, the pairs of one "
-    "document) are resampled together where the predictions name it. A baseline has one run and no seed variance. Tied "
+    "document) are resampled together if the predictions name it. A baseline has one run and no seed variance. Tied "
     "means that a paired test finds no difference at 5 % after Holm's correction over all comparisons of the table. The "
     "average is over tasks, and only for models that are complete on all of them; test sets on which models of another task "
-    "were only asked take no part in it."
+    "were only evaluated are excluded."
 )
 PUBLISHED = "Published, not re-run: printed by others on splits and with averages of F1 that may differ from ours."
 
 
 def marks(cell: "Cell") -> str:
-    """* best, ~ tied, † seeds missing, ‡ some run degenerate."""
+    """* best, ~ tied, † seeds missing, ‡ a degenerate run."""
     return (
         {"best": "*", "tied": "~"}.get(cell.mark, "")
         + ("†" if cell.missing else "")
@@ -123,11 +125,15 @@ def _md(text: str) -> str:
     return " ".join(text.split())
 
 
+def _write_row(writer: Any, row: list[Any]) -> None:
+    writer.writerow(formula_free(row))
+
+
 def csv_table(report: "Report") -> str:
-    """One line per (model, task, metric) with full precision; the interval stands at the headline metric."""
+    """One line per (model, task, metric) with full precision; the interval is given for the headline metric."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
+    write = partial(_write_row, csv.writer(out, lineterminator="\n"))
+    write(
         [
             "model",
             "task",
@@ -163,30 +169,30 @@ def csv_table(report: "Report") -> str:
                     row += [f"{v:.10g}" for v in (cell.gap.value, cell.gap.low, cell.gap.high)] if cell.gap else ["", "", ""]
                 else:
                     row += [0, f"{value:.10g}", "", "", "", len(cell.runs), "", "", "", "", "", "", ""]
-                writer.writerow(row)
+                write(row)
     for model, row in published_rows(report.tasks).items():
         for task, entry in row.items():
             kind, score = report.kinds[task], f"{entry.score / 100:.4g}"
-            writer.writerow([model, task, kind, entry.source, 0, score, "", "", "", "", "", "published", "", "", "", "", ""])
+            write([model, task, kind, entry.source, 0, score, "", "", "", "", "", "published", "", "", "", "", ""])
     return out.getvalue()
 
 
 def details_csv(report: "Report", details: dict[tuple[str, str], Detail]) -> str:
-    """One line per number below the table: parts with intervals, calibration, outcomes per run."""
+    """One line per number below the table: slices with intervals, calibration, outcomes per run."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", "task", "what", "part", "measure", "examples", "value", "low", "high"])
+    write = partial(_write_row, csv.writer(out, lineterminator="\n"))
+    write(["model", "task", "what", "part", "measure", "examples", "value", "low", "high"])
     for (model, task), detail in sorted(details.items()):
-        for part in [*report.cells[model, task].clean, *detail.buckets]:
+        for part in [*report.cells[model, task].clean, *detail.slices]:
             e = part.estimate
             values = ["", "", ""] if e is None else [f"{v:.10g}" for v in (e.value, e.low, e.high)]
-            writer.writerow([model, task, part.by, part.part, part.metric, part.examples, *values])
+            write([model, task, part.by, part.part, part.metric, part.examples, *values])
         if detail.calibration is not None:
             for name, value in vars(detail.calibration).items():
                 if isinstance(value, float):
-                    writer.writerow([model, task, "calibration", "", name, "", f"{value:.10g}", "", ""])
+                    write([model, task, "calibration", "", name, "", f"{value:.10g}", "", ""])
         for what, count in detail.outcomes:
-            writer.writerow([model, task, "outcome", what, "per run", "", f"{count:.10g}", "", ""])
+            write([model, task, "outcome", what, "per run", "", f"{count:.10g}", "", ""])
     return out.getvalue()
 
 
@@ -205,7 +211,7 @@ def clean_rows(report: "Report") -> list[list[str]]:
 
 
 def difference_rows(report: "Report") -> list[list[str]]:
-    """How far each model is below the best of its task, with interval and p, as text, header first; [] for one model."""
+    """Difference of each model from the best of its task, with interval and p, as text, header first; [] for one model."""
     rows = []
     for task in report.tasks:
         column = [report.cells[model, task] for model in report.models if (model, task) in report.cells]
@@ -217,12 +223,12 @@ def difference_rows(report: "Report") -> list[list[str]]:
     return [["task", "best", "model", "below the best by", "p after Holm"], *rows] if rows else []
 
 
-def bucket_rows(report: "Report", details: dict[tuple[str, str], Detail], task: str) -> list[list[str]]:
-    """Parts of one task as text, header first: a row a part, a column a model; counts are of gold items."""
+def slice_rows(report: "Report", details: dict[tuple[str, str], Detail], task: str) -> list[list[str]]:
+    """Slices of one task as text, header first: a row for each slice, a column for each model; counts are of gold items."""
     models = [model for model in report.models if (model, task) in details]
     table: dict[tuple[str, str], dict[str, Any]] = {}
     for model in models:
-        for part in details[model, task].buckets:
+        for part in details[model, task].slices:
             table.setdefault((part.by, part.part), {})[model] = part
     rows = []
     for (by, name), parts in table.items():
@@ -250,7 +256,7 @@ def _part_text(part: Any) -> str:
 
 
 def latex(report: "Report") -> str:
-    """A booktabs table: best in bold, tied with it underlined."""
+    """A booktabs table: best in bold, tied models underlined."""
     lines = [r"\begin{tabular}{l" + "r" * (len(report.tasks) + 1) + "}", r"\toprule"]
     lines.append(" & ".join(["Model", *map(_tex, report.tasks), "Average"]) + r" \\")
     lines.append(" & ".join(["", *(_tex(report.metrics[task]) for task in report.tasks), ""]) + r" \\")
@@ -290,8 +296,6 @@ def _tex(text: str) -> str:
     return "".join(known.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)
 
 
-def plain_table(rows: list[list[str]], style: str = "") -> str:
-    """A plain table from text cells, header first."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f'<div class="wide"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def plain_table(rows: list[list[str]]) -> str:
+    """A sortable table of the page, from text cells, header first."""
+    return table(rows, "sortable")

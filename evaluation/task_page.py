@@ -1,4 +1,4 @@
-"""One task of the page: all metrics, parts with intervals, calibration, confusions and what went wrong."""
+"""One task of the page: all metrics, slices with intervals, calibration, confusions and mistakes."""
 
 from collections import Counter
 from html import escape
@@ -6,14 +6,13 @@ from html import escape
 import numpy as np
 
 from evaluation.details import Detail, calibration_rows
-from evaluation.frequency import BY
 from evaluation.plots import parts_plot, reliability_plot
 from evaluation.results import DECODING, Cell, Report
-from evaluation.tables import bucket_rows, plain_table, points
+from evaluation.tables import plain_table, points, slice_rows
+from tasks.base import kind_of
 
-MATRIX_CLASSES = 16  # more classes than this are listed as their commonest confusions alone
+MATRIX_CLASSES = 16  # with more classes only the most frequent confusions are listed
 LISTED = 15  # confusions in that list
-_COUNTS = ("invalid_i_tags", "examples_scored_differently_az", "bound from dev")  # metrics that are numbers of things
 
 
 def task_section(report: Report, task: str, details: dict[tuple[str, str], Detail]) -> str:
@@ -22,7 +21,7 @@ def task_section(report: Report, task: str, details: dict[tuple[str, str], Detai
     own = {cell.model: details[cell.model, task] for cell in cells}
     kind = report.kinds[task]
     out = f"<h3>{escape(task)}</h3><p class=quiet>{escape(_facts(report, task, cells))}</p>"
-    out += f"<details open><summary>All metrics</summary>{plain_table(_metrics(cells))}</details>"
+    out += f"<details open><summary>All metrics</summary>{plain_table(_metrics(cells, kind_of(kind).plain))}</details>"
     out += _parts(report, task, own, details)
     rows = calibration_rows(report, details, task)
     if rows:
@@ -30,7 +29,7 @@ def task_section(report: Report, task: str, details: dict[tuple[str, str], Detai
         trained = {cell.model for cell in cells if not cell.baseline}
         shown = {model: curve for model, curve in curves.items() if model in trained} or curves
         note = (
-            "ECE (15 bins) and its floor in points: what a perfectly calibrated model with these confidences gets on as "
+            "ECE (15 bins) and its floor in points: the ECE of a perfectly calibrated model with these confidences on as "
             "many examples, mean and 95 % point. The temperature is fitted on dev."
         )
         out += f'<details><summary>Calibration</summary><p class="quiet">{note}</p>{plain_table(rows)}'
@@ -48,7 +47,7 @@ def _facts(report: Report, task: str, cells: list[Cell]) -> str:
     facts = f"{report.kinds[task]}, {len(cells[0].runs[0].rows)} test examples{many}. "
     seeds = {len(cell.runs) for cell in cells if not cell.baseline}
     counts = ", ".join(f"{cell.model} {len(cell.runs)}" for cell in cells if not cell.baseline)
-    facts += f"{seeds.pop()} seeds a model." if len(seeds) == 1 else f"Seeds: {counts}." if seeds else "Baselines alone."
+    facts += f"{seeds.pop()} seeds a model." if len(seeds) == 1 else f"Seeds: {counts}." if seeds else "Baselines only."
     cut = [(cell.model, 100 * np.mean([bool(row.get("truncated")) for row in cell.runs[0].rows])) for cell in cells]
     truncated = "; ".join(f"{model} {share:.1f} %" for model, share in cut if share >= 0.05)
     facts += f" Truncated: {truncated}." if truncated else ""
@@ -58,29 +57,29 @@ def _facts(report: Report, task: str, cells: list[Cell]) -> str:
     return facts
 
 
-def _metrics(cells: list[Cell]) -> list[list[str]]:
+def _metrics(cells: list[Cell], plain: tuple[str, ...]) -> list[list[str]]:
     means = [cell.mean_metrics() for cell in cells]
     rows = [["metric", *(cell.model for cell in cells)]]
-    for name in dict.fromkeys(name for mean in means for name in mean if "=" not in name):  # those are in the parts
-        form = "{:.1f}".format if name in _COUNTS else points
+    for name in dict.fromkeys(name for mean in means for name in mean if "=" not in name):  # those are in the slices
+        form = "{:.1f}".format if name in plain else points
         rows.append([name, *("" if mean.get(name) is None else form(mean[name]) for mean in means)])
     return rows
 
 
 def _parts(report: Report, task: str, own: dict[str, Detail], details: dict[tuple[str, str], Detail]) -> str:
-    """The table of parts, and a plot of each division that is one of size (length, frequency in training, options)."""
-    rows = bucket_rows(report, details, task)
+    """The table of slices, and a plot for each ordered division (length, frequency in training, options)."""
+    rows = slice_rows(report, details, task)
     if not rows:
         return ""
     plot = ""
-    for by in ("length, words", BY[report.kinds[task]], "options"):
+    for by in ("length, words", kind_of(report.kinds[task]).frequency_of, "options"):
         found = {
-            model: [(part.part, part.estimate) for part in detail.buckets if part.by == by and part.estimate is not None]
+            model: [(part.part, part.estimate) for part in detail.slices if part.by == by and part.estimate is not None]
             for model, detail in own.items()
         }
         found = {model: parts for model, parts in found.items() if len(parts) > 1}
         if found:
-            measure = next(part.metric for detail in own.values() for part in detail.buckets if part.by == by)
+            measure = next(part.metric for detail in own.values() for part in detail.slices if part.by == by)
             chart = parts_plot(found, by, measure)
             plot += f"<figure><figcaption>By {escape(by)}</figcaption>{chart}</figure>"
     table = plain_table(rows)
@@ -92,8 +91,8 @@ def _outcomes(detail: Detail) -> str:
 
 
 def _confusion(cell: Cell, kind: str, labels: list[str] | None) -> str:
-    """A matrix where it fits, and the commonest confusions; nothing for kinds without classes."""
-    if kind not in ("classification", "pair"):
+    """A matrix if it fits, and the most frequent confusions; "" for kinds without classes."""
+    if not kind_of(kind).classes:
         return ""
     counts = Counter((str(row["gold"]), str(row["pred"])) for run in cell.runs for row in run.rows)
     names = [str(x) for x in labels] if labels else sorted({label for pair in counts for label in pair})
