@@ -1,1 +1,1 @@
-"""What the loops call: ranks, optimizers, schedules, checkpoints, tracking, FLOPs, held-out evaluation."""
+"""Parts of the training loops: ranks, optimizers, schedules, checkpoints, tracking, FLOPs, held-out evaluation."""

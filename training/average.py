@@ -1,9 +1,9 @@
-"""The mean of several checkpoints' weights, which is often better than any one of them (arXiv 1803.05407).
+"""Average the weights of several checkpoints, which is often better than any single one (arXiv 1803.05407).
 
     python -m training.average CHECKPOINT CHECKPOINT ... --out FOLDER
 
-For checkpoints of one run (runs/NAME/pretrain/checkpoints/step-*) or of runs that differ in order alone: weights from
-different initialisations do not lie in one valley, and their mean is worse than each.
+Use it for checkpoints of one run (runs/NAME/pretrain/checkpoints/step-*) or of runs that differ only in data order. The
+mean of weights from different initialisations is worse than each of them.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from model.store import read_checkpoint
 def average_checkpoints(checkpoints: Sequence[str | Path], out: str | Path) -> None:
     """Write a checkpoint to `out` whose weights are the mean of those given; summed in fp64, one checkpoint at a time.
 
-    UserError for fewer than two, for one that is damaged or missing, for another architecture, size or tokenizer, and
-    where `out` exists already.
+    UserError for fewer than two, for a damaged or missing one, for a different architecture, size or tokenizer, and if
+    `out` already exists.
     """
     if len(checkpoints) < 2:
         raise UserError(f"{len(checkpoints)} checkpoint given: name at least two, e.g. runs/NAME/pretrain/checkpoints/step-*.")
@@ -44,6 +44,7 @@ def average_checkpoints(checkpoints: Sequence[str | Path], out: str | Path) -> N
     if not all(torch.isfinite(value).all() for value in mean.values()):
         raise UserError("a checkpoint holds weights that are not finite. Leave it out.")
     extra = {"name": values.get("name") or Path(out).name, "average_of": [str(path) for path in checkpoints]}
+    extra |= {"language": values["language"]} if values.get("language") else {}
     write_checkpoint(out, mean, config, tokenizer, extra)
 
 

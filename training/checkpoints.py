@@ -1,10 +1,11 @@
-"""The whole state of a run on disk, so that it can be killed at any moment and go on to the same bit.
+"""The whole state of a run on disk, so that it can be killed at any moment and resumed bit by bit.
 
 Because data, masks and dropout are functions of counters, the state is small: weights, optimizers, average, counters.
     <run>/checkpoints/step-00000200/   a checkpoint folder (model/store.py) and: optimizers.pt, average.safetensors, state.json,
-                                       projections.safetensors of a student that is taught hidden states of another width
+                                       projections.safetensors of a student that learns hidden states of another width
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,45 +18,77 @@ from common.errors import UserError
 from common.files import read_json
 from model.distillation import PROJECTIONS
 from model.encoder import EncoderConfig
-from model.folder import verify_checkpoint, write_checkpoint
+from model.folder import fill, read_weights, verify_checkpoint, write_checkpoint
 from model.store import read_checkpoint
 from tokenization.tokenizer import Tokenizer
 from training.optimizers import Average
 
-ASIDE = "projections.safetensors"
+ASIDE, AVERAGE, OPTIMIZERS, STATE = "projections.safetensors", "average.safetensors", "optimizers.pt", "state.json"
+NEWEST = 2  # checkpoints kept for resuming beside the steps that keep_checkpoints lists
 
 
-def save_state(run: Path, state: dict[str, Any], weights: dict[str, torch.Tensor], optimizers: list[torch.optim.Optimizer],
-               average: Average | None, config: EncoderConfig, tokenizer: Tokenizer, keep: int) -> bool:  # fmt: skip
-    """Write the checkpoint of `state["step"]` and remove all but the newest `keep`; False if the disk did not take it.
+def save_state(
+    run: Path,
+    state: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    optimizers: list[torch.optim.Optimizer],
+    average: Average | None,
+    config: EncoderConfig,
+    tokenizer: Tokenizer,
+) -> bool:
+    """Write the checkpoint of `state["step"]`; False if it could not be written.
 
-    A full disk (or any other refusal of the system) costs this checkpoint only: older ones stand, the run goes on.
+    A full disk, or any other error of the writer, costs this checkpoint only: older ones remain and the run goes on.
     """
     folder = run / "checkpoints" / f"step-{state['step']:08d}"
     files: dict[str, Any] = {
-        "state.json": state,
-        "optimizers.pt": lambda path: torch.save([optimizer.state_dict() for optimizer in optimizers], path),
+        STATE: state,
+        OPTIMIZERS: lambda path: torch.save([optimizer.state_dict() for optimizer in optimizers], path),
     }
     if average is not None:
-        files["average.safetensors"] = lambda path: safetensors.torch.save_file(average.values, path)
+        files[AVERAGE] = lambda path: safetensors.torch.save_file(average.values, path)
     if aside := {name: value.cpu() for name, value in weights.items() if name.startswith(PROJECTIONS)}:
         weights = {name: value for name, value in weights.items() if name not in aside}
         files[ASIDE] = lambda path: safetensors.torch.save_file(aside, path)
     try:
         write_checkpoint(folder, weights, config, tokenizer, more_files=files)
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "writ" not in str(error):  # torch.save's word for a disk that refuses
-            raise
-        print(f"warning: checkpoint {folder} could not be written ({error}). Older ones are whole; free some disk space.",
-              file=sys.stderr)  # fmt: skip
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # RuntimeError: torch.save's, with changing messages
+        print(
+            f"warning: checkpoint {folder} could not be written ({error}). Older ones are complete; free some disk space.",
+            file=sys.stderr,
+        )
         return False
-    for old in sorted((run / "checkpoints").glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return True
 
 
+def remove_old_states(run: Path, keep: int | list[int]) -> None:
+    """Remove all checkpoints but the newest `keep`; if `keep` lists steps, all but these and the newest two."""
+    newest, steps = (keep, []) if isinstance(keep, int) else (NEWEST, keep)
+    for old in sorted((run / "checkpoints").glob("step-*"))[:-newest]:
+        if int(old.name.removeprefix("step-")) not in steps:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def state_folder(path: str) -> Path:
+    """The folder of branch_from=`path`: weights, optimizers and counters of a run. `step-200` is step-00000200 too.
+
+    Raises UserError, which lists the checkpoints that are there, for a folder that holds no such state.
+    """
+    folder, step = Path(path), re.fullmatch(r"step-(\d+)", Path(path).name)
+    if step and not folder.exists():
+        folder = folder.with_name(f"step-{int(step[1]):08d}")
+    if (folder / OPTIMIZERS).exists() and (folder / STATE).exists():
+        return folder
+    places = [folder / "checkpoints", folder.parent] if folder.is_dir() else [folder.parent]
+    there = [found.name for place in places for found in sorted(place.glob("step-*"))]
+    raise UserError(
+        f"branch_from={path}: {'holds no optimizers and counters' if folder.is_dir() else 'no such folder'}. Give "
+        f"RUN/checkpoints/step-N of a run of train.py (there: {', '.join(there) or 'none'}); start_from takes weights alone."
+    )
+
+
 def newest_state(run: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; each damaged one on the way is named on stderr."""
+    """The newest complete checkpoint of a run; each damaged one before it is named on stderr."""
     for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         try:
             verify_checkpoint(folder)
@@ -65,18 +98,27 @@ def newest_state(run: Path) -> Path | None:
     return None
 
 
-def load_state(folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], average: Average | None,
-               tokenizer: Tokenizer) -> dict[str, Any]:  # fmt: skip
-    """Put a checkpoint's weights, optimizers and average in place; return its counters."""
+def load_state(
+    folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], average: Average | None, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Load a checkpoint's weights, optimizers and average; returns its counters."""
     weights, _, own, _ = read_checkpoint(folder)
     if own.identity != tokenizer.identity:
         raise UserError(f"{folder}: was trained with tokenizer {own.identity}, this run has {tokenizer.identity}.")
     if (folder / ASIDE).exists():
         weights |= safetensors.torch.load_file(folder / ASIDE)
-    model.load_state_dict(weights)
-    for optimizer, values in zip(optimizers, torch.load(folder / "optimizers.pt", weights_only=True), strict=True):
-        optimizer.load_state_dict(values)
-    if average is not None:
-        stored = safetensors.torch.load_file(folder / "average.safetensors")
-        average.values = {name: stored[name].to(value.device) for name, value in average.values.items()}
-    return read_json(folder / "state.json")
+    fill(model, weights, folder)
+    # To the host: a file from a GPU must be usable without one, and each rank makes its own copies from there.
+    stored = torch.load(folder / OPTIMIZERS, weights_only=True, map_location="cpu")
+    for optimizer, own_state in zip(optimizers, stored, strict=True):
+        # Rates, betas and decay are settings: those of this run hold, which a branch may have changed.
+        options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        optimizer.load_state_dict(own_state)
+        for group, own_options in zip(optimizer.param_groups, options, strict=True):
+            group.update(own_options)
+    if average is not None and (folder / AVERAGE).exists():
+        values = read_weights(folder / AVERAGE)
+        average.values = {name: values[name].to(value.device) for name, value in average.values.items()}
+    elif average is not None:  # a branch of a run that kept none: it begins here
+        average.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return read_json(folder / STATE)

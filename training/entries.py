@@ -1,13 +1,13 @@
-"""The entries of `models` in a benchmark: which weights, from where or pre-trained on the spot, and which recipe.
+"""The entries of `models` in a benchmark: the weights, given or pre-trained first, and the recipe.
 
-    {name: ours, checkpoint: FOLDER}                                      as it is
+    {name: ours, checkpoint: FOLDER}                                      as trained
     {name: ours-scratch, checkpoint: FOLDER, scratch: true}               its shape and tokenizer, new weights
     {name: ours-lora, checkpoint: FOLDER, recipe: {adapter: lora}}        another recipe than the others'
     {name: small, pretrain: {model: bert_tiny, budget: {minutes: 5}}}     pre-trained first, into <workdir>/pretrained/<name>
 
-`pretrain` holds keys of train.py over those of the experiment: a group by its name (model: bert_tiny) or by its keys, dots
-as on the command line (model.layers: 2). With a tokenizer of its own it has its own shards too. Beside a checkpoint it
-says what to do where that is null. "@ours" stands for the checkpoint of the entry of that name, listed before.
+`pretrain` holds keys of train.py that override those of the experiment: a group by its name (model: bert_tiny) or by its
+keys, with dots as on the command line (model.layers: 2). With its own tokenizer it has its own shards too. If the entry
+also has `checkpoint`, `pretrain` is used only if that is null. "@ours" means the checkpoint of the entry of that name above.
 """
 
 from pathlib import Path
@@ -17,14 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
-from common.launch import ROOT
+from common.files import read_json
+from common.launch import ROOT, read_option, settle_budget
 
 KEYS = {"name", "checkpoint", "scratch", "recipe", "pretrain"}
-ORIGINS = {"checkpoint", "pretrain"}  # one of them says where the weights come from
+ORIGINS = {"checkpoint", "pretrain"}  # one of them gives the weights
 
 
 def check_models(models: Any, tuning: dict[str, Any] | None = None) -> None:
-    """UserError for an entry that is none of the above, for two of one name, and for a recipe that sets what the grid tries."""
+    """UserError for a malformed entry, for two of the same name, and for a recipe that sets a key of the grid."""
     for model in models or [None]:
         keys = set(model) if isinstance(model, dict) else set()
         dictionaries = all(isinstance((model or {}).get(key) or {}, dict) for key in ("recipe", "pretrain") if keys)
@@ -58,24 +59,24 @@ def filled(value: Any, places: dict[str, str]) -> Any:
 
 
 def is_pretrained_here(model: dict[str, Any]) -> bool:
-    """Whether an entry's weights are made on the spot."""
+    """Whether an entry's weights are pre-trained by the benchmark."""
     return bool(model.get("pretrain")) and not model.get("checkpoint")
 
 
 def pretraining_keys() -> tuple[set[str], set[str]]:
-    """(all first words of keys that train.py reads, those of them that are groups of conf/)."""
+    """(all top-level keys that train.py reads, those of them that are groups of conf/)."""
     base = OmegaConf.load(ROOT / "conf" / "base.yaml")
     groups = {str(next(iter(part))) for part in base.defaults if isinstance(part, DictConfig)}
     return {*(str(key) for key in base if key not in ("defaults", "hydra")), *groups, "profile"}, groups
 
 
 def pretraining_folder(workdir: str, name: str) -> str:
-    """The run folder of an entry that is pre-trained on the spot."""
+    """The run folder of an entry that the benchmark pre-trains."""
     return str(Path(workdir) / "pretrained" / name)
 
 
 def places_of(workdir: str, models: list[dict[str, Any]]) -> dict[str, str]:
-    """The checkpoint of every entry by its name; made here, or not yet."""
+    """The checkpoint of every entry by its name, whether it exists yet or not."""
     places: dict[str, str] = {}
     for model in models:
         own = pretraining_folder(workdir, model["name"])
@@ -84,15 +85,19 @@ def places_of(workdir: str, models: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def pretraining_config(config: DictConfig, model: dict[str, Any]) -> DictConfig:
-    """What train.py reads for one entry: the experiment's own keys with those of `pretrain` over them.
+    """The config of train.py for one entry: the experiment's own keys overridden by those of `pretrain`.
 
-    Raises UserError for a key that train.py does not read and for a group's file that is not there.
+    Raises UserError for a key that train.py does not read and for a missing file of a group.
     """
     known, groups = pretraining_keys()
     own = OmegaConf.masked_copy(config, [key for key in config if key in known])
     OmegaConf.set_readonly(own, False)
+    if own.language is None:  # a benchmark reads it from the checkpoints, which do not exist yet
+        report = Path(config.corpus_dir) / "report.json"
+        known = read_json(report).get("language") if report.exists() else None
+        own.language = known or OmegaConf.load(ROOT / "conf" / "base.yaml").language
     run = pretraining_folder(config.workdir, model["name"])
-    own.workdir = str(config.workdir)  # before the name changes, of which it is made
+    own.workdir = str(config.workdir)  # set before the name changes, on which it depends
     OmegaConf.set_struct(own, True)
     wanted = dict(model["pretrain"] or {})
     if wanted.get("tokenizer"):
@@ -101,15 +106,14 @@ def pretraining_config(config: DictConfig, model: dict[str, Any]) -> DictConfig:
         where = f"models: {model['name']}: pretrain.{key}"
         try:
             if key in groups and isinstance(value, str):
-                path = ROOT / "conf" / key / f"{value}.yaml"
-                if not path.exists():
-                    there = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-                    raise UserError(f"{where}={value}: no such file in conf/{key}. There are: {there}.")
-                own[key] = OmegaConf.load(path)
+                own[key] = read_option(key, value)
             else:
                 OmegaConf.update(own, key, value, merge=isinstance(value, dict))
+        except UserError as error:
+            raise UserError(f"models: {model['name']}: pretrain.{error}") from None
         except OmegaConfBaseException as error:
             raise UserError(f"{where}: train.py does not read it ({str(error).splitlines()[0]}).") from None
     OmegaConf.set_struct(own, False)
+    settle_budget(own, [*(f"budget.{unit}=" for unit in wanted.get("budget") or {}), *(f"{key}=" for key in wanted)])
     own.name, own.run_dir = f"{config.name}-{model['name']}", run
     return own

@@ -1,4 +1,4 @@
-"""Floating-point operations of a masked-LM step, counted for what is computed and nothing else."""
+"""Count the floating-point operations of a masked-LM step: only what is computed, no padding."""
 
 import time
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from model.encoder import EncoderConfig, count_parameters
 from model.mlm import MaskedLM
+from training.optimizers import Muon, rounds_of
 
 BACKWARD = 3  # forward, and twice that for the gradients of inputs and weights
 
@@ -16,8 +17,8 @@ def step_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
     """FLOPs of forward and backward over documents of these lengths [n], `masked` positions decoded.
 
     2 per weight and token for the blocks' matrices, 4 x H x length^2 per document and layer for attention (within the
-    window where the layer is local), 2 x H x V per masked position for the decoder. No padding, since none is computed,
-    and of a last block that works on masked positions only keys and values are counted for the others.
+    window for a local layer), 2 x H x V per masked position for the decoder. Padding is never computed
+    and not counted. If the last block works on masked positions only, the other positions count with keys and values.
     """
     config = model.encoder.config
     lengths = np.asarray(lengths, dtype=float)
@@ -41,15 +42,28 @@ def teacher_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
     return 0.0 if teacher is None else step_flops(teacher, lengths, masked) / BACKWARD
 
 
+def optimizer_flops(optimizers: list[torch.optim.Optimizer]) -> float:
+    """FLOPs of the matrix products of one step of the optimizers: Muon's iteration; AdamW has none."""
+    total = 0.0
+    for optimizer in optimizers:
+        if isinstance(optimizer, Muon):
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                n, m = sorted(p.shape)
+                for rounds in rounds_of(n, m, optimizer.dtype):
+                    # X X^T and the last product with X; a polynomial a round; between two rounds three products more.
+                    total += 4 * n**2 * m + 2 * n**3 * rounds + 6 * n**3 * (rounds - 1)
+    return total
+
+
 def attended_pairs(config: EncoderConfig, layer: int, lengths: np.ndarray) -> float:
-    """Pairs of tokens that look at each other in one layer."""
+    """Number of (query, key) pairs in one layer."""
     if config.is_local(layer):
         return float(np.minimum(lengths, 2 * config.window + 1) @ lengths)
     return float(lengths @ lengths)
 
 
 def measured_peak(device: torch.device, kind: torch.dtype, size: int | None = None) -> float:
-    """FLOPs a second of a square matrix product on this machine: the best of several, so that MFU has an honest ceiling.
+    """FLOPs a second of a square matrix product on this machine: the best of several, as the ceiling for MFU.
 
     Size 8,192 on CUDA (seconds there), 1,536 on CPU (well under a second on 2 cores).
     """

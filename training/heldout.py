@@ -1,11 +1,11 @@
-"""Held-out masked-LM evaluation that lets tokenizers compare: bits per character, whole and per source.
+"""Held-out masked-LM evaluation that is comparable between tokenizers: bits per character, in total and by source.
 
     python -m training.heldout CHECKPOINT FILE.jsonl[.gz]
 
-15 % of the pieces are hidden behind [MASK], chosen by a draw that depends on (seed, text) alone: the same pieces at
-every step, on any machine, in any order of the documents.
-    bits per character = sum of -log p(masked piece) / characters those pieces cover / ln 2
-White space is not counted as covered, so that a tokenizer that glues the space to the word gains nothing by it.
+15 % of the tokens are replaced by [MASK], chosen by a draw that depends only on (seed, text): the same tokens at every
+step, on any machine, in any order of the documents.
+    bits per character = sum of -log p(masked token) / characters that those tokens cover / ln 2
+White space does not count as covered, so that a tokenizer gains nothing by attaching the space to the word.
 """
 
 import argparse
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from common.errors import UserError, command
 from common.files import read_jsonl
+from common.progress import progress
 from data.layout import Layout
 from data.packing import SPECIALS
 from model.fill_mask import fill_mask
@@ -38,7 +38,7 @@ RATE, SEED = 0.15, 2407
 
 @dataclass
 class Window:
-    """One masked piece of a held-out document: ids [n] with special pieces, positions, targets and characters [m]."""
+    """One masked window of a held-out document: ids [n] with special tokens, positions, targets and characters [m]."""
 
     source: int
     ids: np.ndarray
@@ -53,12 +53,24 @@ class HeldOut:
 
     sources: list[str]
     windows: list[Window]
+    counts: np.ndarray | None = None  # [V] frequency of each token in the training text, if known
+
+    def frequency_bits(self) -> float | None:
+        """Bits per character of a model that only knows the frequencies of the tokens; None without counts.
+
+        Counts are increased by one, as for a new model's bias (bias_from_counts).
+        """
+        if self.counts is None:
+            return None
+        targets, characters = np.concatenate([w.targets for w in self.windows]), sum(w.characters for w in self.windows)
+        nats = -np.log((self.counts[targets] + 1) / (self.counts.sum() + len(self.counts))).sum()
+        return float(nats / characters / math.log(2)) if characters else None
 
 
 def read_heldout(path: str | Path, tokenizer: Tokenizer, max_length: int, max_tokens: int | None = None) -> HeldOut:
     """Encode and mask the documents ({"text", "source"?}) of a .jsonl[.gz] file.
 
-    `max_tokens` keeps a fixed subset: of each source the documents whose hash is smallest, up to an equal share.
+    `max_tokens` keeps a fixed subset: of each source the documents with the smallest hash, up to an equal share.
     """
     documents: dict[str, list[str]] = {}
     for line, record in read_jsonl(path):
@@ -66,7 +78,10 @@ def read_heldout(path: str | Path, tokenizer: Tokenizer, max_length: int, max_to
             raise UserError(f'{path}, line {line}: no "text". Each line must be an object with a "text" (and a "source").')
         documents.setdefault(str(record.get("source", Path(path).name.split(".")[0])), []).append(record["text"])
     if not documents:
-        raise UserError(f"{path}: holds no documents. Give a file with at least one line.")
+        raise UserError(
+            f"{path}: holds no documents. Give a file with at least one line; in a corpus of your own, raise "
+            "corpus.heldout_fraction (or corpus.heldout_max) and add text."
+        )
     share = math.inf if max_tokens is None else max_tokens / len(documents)
     sources, windows = sorted(documents), []
     for number, source in enumerate(sources):
@@ -89,7 +104,7 @@ def _windows(source: int, text: str, tokenizer: Tokenizer, max_length: int) -> l
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, _key(text)])))
     chosen = generator.random(len(encoding.ids)) < RATE
     space = np.concatenate([[0], np.cumsum([character.isspace() for character in text])])
-    # A character counts once, with the first piece that covers it: the bytes of one emoji are several pieces over it.
+    # A character counts once, with the first token that covers it: one emoji may be covered by several byte tokens.
     ends = encoding.offsets[:, 1]
     begins = np.maximum(encoding.offsets[:, 0], np.maximum.accumulate(np.append(0, ends)[:-1]))
     covered = np.where(ends > begins, ends - begins - (space[ends] - space[np.minimum(begins, ends)]), 0)
@@ -104,11 +119,12 @@ def _windows(source: int, text: str, tokenizer: Tokenizer, max_length: int) -> l
 
 
 @torch.no_grad()
-def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype, batch_tokens: int = 8192,
-             show: bool = False) -> dict[str, Any]:  # fmt: skip
-    """Loss (nats a masked piece), accuracy and bits per character, whole and per source.
+def evaluate(
+    model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype, batch_tokens: int = 8192, show: bool = False
+) -> dict[str, Any]:
+    """Loss (nats per masked token), accuracy and bits per character, in total and by source.
 
-    The windows are shared out over the ranks. The model is put back into the mode it was in.
+    The windows are distributed over the ranks. The model returns to the mode it was in.
     """
     was_training = model.training
     model.eval()
@@ -124,7 +140,7 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
         filled += len(window.ids)
     totals = torch.zeros(len(heldout.sources), 4, dtype=torch.float64)  # loss, right, masked, characters
     mine = [batch for batch in batches[ranks.rank :: ranks.world] if batch]
-    for batch in tqdm(mine, desc="held-out", unit=" batches", leave=False, disable=None if show and ranks.first else True):
+    for batch in progress(mine, desc="held-out", unit=" batches", leave=False, disable=not (show and ranks.first)):
         lengths = [len(window.ids) for window in batch]
         starts = np.cumsum([0, *lengths[:-1]])
         ids = torch.from_numpy(np.concatenate([window.ids for window in batch])).to(ranks.device)
@@ -134,9 +150,9 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
         targets = torch.from_numpy(np.concatenate([window.targets for window in batch])).to(ranks.device)
         cast = torch.autocast(ranks.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
         with cast:
-            states = model.at(ids, Layout.of(lengths, ranks.device), torch.from_numpy(positions).to(ranks.device))
+            hidden = model.hidden_at(ids, Layout.of(lengths, ranks.device), torch.from_numpy(positions).to(ranks.device))
             loss, right = [], []
-            for part, wanted in zip(states.split(1024), targets.split(1024), strict=True):
+            for part, wanted in zip(hidden.split(1024), targets.split(1024), strict=True):
                 logits = model.decode(part).float()
                 loss.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
                 right.append(logits.argmax(-1) == wanted)
@@ -149,12 +165,14 @@ def evaluate(model: MaskedLM, heldout: HeldOut, ranks: Ranks, dtype: torch.dtype
     totals = torch.tensor(ranks.host_sum(*totals.flatten().tolist()), dtype=torch.float64).view_as(totals)
     model.train(was_training)
     report = _scores(totals.sum(0))
+    if (known := heldout.frequency_bits()) is not None:
+        report["frequency_bits_per_character"] = known
     report["sources"] = {name: _scores(totals[number]) for number, name in enumerate(heldout.sources)}
     return report
 
 
 def guesses(model: MaskedLM, tokenizer: Tokenizer, sentences: list[str], top: int = 5) -> dict[str, Any]:
-    """What the model puts in each [MASK] of each sentence: {sentence: a list a [MASK] of {piece: probability}}."""
+    """The likeliest tokens for each [MASK] of each sentence: {sentence: [for each mask {token: probability}]}."""
     was_training = model.training
     model.eval()
     found = {text: [{p: round(x, 4) for p, x in hole} for hole in fill_mask(model, tokenizer, text, top)] for text in sentences}
@@ -167,9 +185,11 @@ def _scores(total: torch.Tensor) -> dict[str, Any]:
     if masked == 0:
         return {"loss": None, "accuracy": None, "bits_per_character": None, "masked": 0}
     return {
-        "loss": loss / masked, "accuracy": right / masked, "masked": int(masked),
+        "loss": loss / masked,
+        "accuracy": right / masked,
+        "masked": int(masked),
         "bits_per_character": loss / characters / math.log(2) if characters else None,
-    }  # fmt: skip
+    }
 
 
 def table(report: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""What length does to a model: held-out bits per character by length of the document, read in windows of several lengths.
+"""Held-out bits per character by document length, for several window lengths.
 
     python -m training.lengths CHECKPOINT FILE.jsonl[.gz] [--windows 128,512,2048]
 
-The hidden pieces of a text are the same in every column (training/heldout.py draws them over the whole text), so a row
-tells what more context is worth, and whether a model whose context was extended still reads short texts as well.
+The masked positions of a text are the same in every column (training/heldout.py draws them over the whole text). A row
+therefore tells what more context is worth, and whether a model with an extended context still reads short texts as well.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from training.distributed import Ranks, start
 from training.heldout import HeldOut, evaluate, read_heldout
 from training.precision import choose_dtype
 
-EDGES = (128, 512, 2048, 8192)  # tokens that part the buckets
+EDGES = (128, 512, 2048, 8192)  # upper bounds of the length groups, in tokens
 
 
-def bucket(tokens: int) -> str:
-    """The name of the bucket that a document of so many tokens falls into."""
+def length_group(tokens: int) -> str:
+    """Name of the length group of a document with this many tokens."""
     low = 0
     for edge in EDGES:
         if tokens <= edge:
@@ -35,10 +35,10 @@ def bucket(tokens: int) -> str:
 
 
 def by_document_length(path: str | Path, tokenizer: Tokenizer, window: int) -> HeldOut:
-    """Held-out windows whose "source" is the bucket of the document that they come from."""
-    whole = read_heldout(path, tokenizer, 1 << 30)  # a document a window
-    names = [bucket(len(document.ids)) for document in whole.windows]
-    order = [name for name in dict.fromkeys(map(bucket, (*EDGES, EDGES[-1] + 1))) if name in names]
+    """Held-out windows whose "source" is the length group of their document."""
+    whole = read_heldout(path, tokenizer, 1 << 30)  # one window for each document
+    names = [length_group(len(document.ids)) for document in whole.windows]
+    order = [name for name in dict.fromkeys(map(length_group, (*EDGES, EDGES[-1] + 1))) if name in names]
     parts = read_heldout(path, tokenizer, window)
     size = window - 2
     windows = iter(parts.windows)
@@ -51,7 +51,7 @@ def by_document_length(path: str | Path, tokenizer: Tokenizer, window: int) -> H
 def length_table(
     model: MaskedLM, tokenizer: Tokenizer, path: str | Path, windows: list[int], ranks: Ranks, dtype: Any
 ) -> dict[str, Any]:
-    """{window: {bucket: scores}} for windows that the model can read, with "all"."""
+    """{window: {length group or "all": scores}} for the given window lengths."""
     table: dict[str, Any] = {}
     for window in windows:
         report = evaluate(model, by_document_length(path, tokenizer, window), ranks, dtype, batch_tokens=max(8192, window))

@@ -1,19 +1,55 @@
-"""The C library's allocator on CPU: blocks that a step frees are kept for the next step."""
+"""Memory: freed blocks stay with the process for the next step (CPU), and a step that needs too much is told in one line."""
 
 import contextlib
 import ctypes
+import re
+from collections.abc import Iterator
+
+import torch
+
+from common.errors import UserError
+from training.tracking import peak_memory
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
+UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+# What torch's allocators and numpy say of a request that could not be met.
+WANTED = re.compile(r"(?:ried to allocate|Unable to allocate) ([\d.]+) (bytes|KiB|MiB|GiB|TiB)")
+FAILED = ("can't allocate memory", "out of memory", "bad_alloc", "Unable to allocate")
 
 
 def keep_freed_blocks() -> bool:
     """Let freed memory stay with the process; False where the C library is not glibc.
 
-    By default glibc asks the system for every block above 32 MB and gives it back at once, and the system clears its
-    pages each time: of the 1.24 s of CPU that the loss of 590 positions x 64,000 pieces took (bf16, one thread), 0.48 s.
-    With the blocks kept it takes 0.83 s. Other libraries' defaults (jemalloc, macOS) do not need this.
+    By default glibc requests every block above 32 MB from the system and returns it at once, and the system clears its
+    pages each time. That was 0.48 s of the 1.24 s of CPU time for the loss of 590 positions x 64,000 tokens (bf16, one
+    thread); with the blocks kept the loss takes 0.83 s. Other allocators (jemalloc, macOS) do not need this.
     """
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         return bool(libc.mallopt(M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1))
     return False
+
+
+def lacked(error: BaseException) -> int | None:
+    """Bytes that could not be allocated (0: not said); None if the error is no lack of memory."""
+    said = str(error)
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(words in said for words in FAILED):
+        return None
+    found = WANTED.search(said)
+    return int(float(found[1]) * UNITS[found[2]]) if found else 0
+
+
+@contextlib.contextmanager
+def told_out_of_memory(device: torch.device, key: str, value: int) -> Iterator[None]:
+    """A lack of memory in the block is a UserError: what the step needed, and the setting `key` that lowers it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (wanted := lacked(error)) is None:
+            raise
+        held = peak_memory(device)
+        more = f" and asked for {wanted / 2**20:,.0f} MiB more" if wanted else " and asked for more"
+        raise UserError(
+            f"out of memory on {device.type}: a step had {held / 2**20:,.0f} MiB{more}. Lower {key} (now {value}): a step "
+            "then reads as much text in more passes, each with less memory, and the result is as good."
+        ) from None

@@ -1,4 +1,4 @@
-"""Which number format a machine computes in: bf16 where its matrix units have it, fp32 elsewhere."""
+"""The number format for computations: bf16 if the hardware has matrix units for it, otherwise fp32."""
 
 import torch
 
@@ -8,7 +8,7 @@ from common.errors import UserError
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """torch.bfloat16 or torch.float32 for `precision` auto, bf16 or fp32. Weights and optimizer stay in fp32 either way.
 
-    On CPU bf16 pays only with hardware for it (1.5-1.9x with avx512_bf16); emulated it is slower than fp32.
+    On CPU bf16 pays off only with hardware support (1.5-1.9x with avx512_bf16); emulated it is slower than fp32.
     """
     if precision not in ("auto", "bf16", "fp32"):
         raise UserError(f"precision={precision}: choose auto, bf16 or fp32.")

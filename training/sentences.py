@@ -1,16 +1,15 @@
-"""Train an encoder to give sentence vectors: neighbouring sentences near each other, all others of the batch away.
+"""Train an encoder for sentence vectors: consecutive sentences get similar vectors, other sentences of the batch do not.
 
     python -m training.sentences checkpoint=runs/mine/pretrain documents=FOLDER/*.jsonl.gz
     python -m model.embeddings export runs/sentences/checkpoint OUT      a folder for SentenceTransformer(OUT)
 
 Mean pooling; InfoNCE (arXiv 1807.03748) in both directions over cosines divided by a temperature (SimCSE, 2104.08821: 0.05);
-every other pair of the batch is a negative, unless it says the same. Pairs are two sentences that follow one another in a
-document. A fifth of the documents, the next-sentence task's test documents, is held out: how often the true next sentence is
-the nearest of all, and, where `test` names scored pairs, Spearman's correlation of cosine and score, before and after. The
-loop is flat: read it from `run` down. Settings: conf/sentences.yaml.
+every other pair of the batch is a negative, unless its text is the same. Pairs are two consecutive sentences of a document.
+A fifth of the documents, the next-sentence task's test documents, is held out to measure how often the true next sentence is
+the nearest of all and, if `test` names scored pairs, Spearman's correlation of cosine and score, before and after training.
+The loop is flat: read it from `run` down. Settings: conf/sentences.yaml.
 """
 
-import csv
 import glob
 import math
 import time
@@ -21,32 +20,41 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
-from tqdm import tqdm
 
+from common.code import code_files
 from common.errors import UserError
-from common.files import open_text, read_jsonl
-from common.launch import launch, resolved
-from data.next_sentence import MAX_WORDS, MIN_WORDS, read_documents, split_sentences
-from data.splits import split_of
+from common.files import sha256_file
+from common.launch import launch
+from common.progress import progress
+from common.settings import plain
+from language.base import Language, load_language, one_language
 from model.embeddings import SENTENCES, embed, mean_vectors, rows_of
 from model.folder import write_checkpoint
-from model.store import load_encoder
+from model.store import language_of, load_encoder, read_config, resolve_checkpoint
+from tasks.metrics import spearman
+from tasks.next_sentence import MAX_WORDS, MIN_WORDS, read_documents, split_sentences
+from tasks.records import load_task_file
+from tasks.splits import split_of
+from tokenization.tokenizer import Tokenizer
 from training.distributed import start
+from training.identity import is_complete, note_parts, weights_of
 from training.optimizers import build_optimizers, set_learning_rate
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
+from training.settings import Sentences, settings_of
 from training.starting import origin
-from training.tracking import Tracker, is_done, peak_memory
+from training.tracking import Tracker, peak_memory, shown_as
 
-TEST = 2  # number of the held-out split (data/splits.py)
-MOST_HELDOUT = 1000  # held-out pairs that are ranked against each other
+ROOMS = ("model", "tokenization", "tasks", "language")  # whose code determines a run
+TEST = 2  # number of the held-out split (tasks/splits.py)
+MOST_HELDOUT = 1000  # number of held-out pairs that are ranked against each other
 
 
-def neighbours(documents: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(training pairs, held-out pairs) of sentences that follow one another; no sentence stands in two pairs."""
+def neighbours(documents: Any, language: Language) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(training pairs, held-out pairs) of consecutive sentences; no sentence is in two pairs."""
     pairs: tuple[list, list] = ([], [])
     for document in documents:
-        sentences = split_sentences(document["text"])
+        sentences = split_sentences(document["text"], language)
         fits = [MIN_WORDS <= len(sentence.split()) <= MAX_WORDS for sentence in sentences]
         index = 0
         while index + 1 < len(sentences):
@@ -58,46 +66,24 @@ def neighbours(documents: Any) -> tuple[list[tuple[str, str]], list[tuple[str, s
 
 
 def scored_pairs(path: str | Path) -> tuple[list[str], list[str], np.ndarray]:
-    """First texts, second texts and scores [n] of a .tsv or .jsonl with sentence1, sentence2, score (or text, text_b).
+    """First texts, second texts and scores [n] of a file of the kind similarity, in any of the formats of task files.
 
-    Raises UserError naming the line of a record that has not all three.
+    Raises UserError naming the line of an incomplete record.
     """
-    if ".jsonl" in Path(path).name:
-        records = list(read_jsonl(path))
-    else:
-        with open_text(path) as file:
-            records = list(enumerate(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=2))
-    first, second, scores = [], [], []
-    for line, record in records:
-        a, b = record.get("sentence1", record.get("text")), record.get("sentence2", record.get("text_b"))
-        try:
-            score = float(record.get("score"))  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            score = math.nan
-        if not isinstance(a, str) or not isinstance(b, str) or not math.isfinite(score):
-            raise UserError(f"{path}, line {line}: expected sentence1, sentence2 and a score. Correct or remove the line.")
-        first.append(a)
-        second.append(b)
-        scores.append(score)
-    if len(scores) < 2:
+    loaded = load_task_file(path, "similarity", split="test")
+    if loaded.skipped:  # a score on fewer pairs would be another test
+        bad = loaded.skipped[0]
+        raise UserError(f"{path}, line {bad['line']}: {bad['reason']}. Correct or remove the line.")
+    if len(loaded.examples) < 2:
         raise UserError(f"{path}: fewer than two scored pairs. Give more.")
+    first, second, scores = ([example[key] for example in loaded.examples] for key in ("text", "text_b", "score"))
     return first, second, np.array(scores)
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation of two lists; equal values share the mean of their ranks."""
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2)[place]
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
-
-
 def info_nce(first: Tensor, second: Tensor, names: np.ndarray, temperature: float) -> Tensor:
-    """Mean loss of unit vectors first, second [n, H]: each to find its own among all, both ways.
+    """Mean loss of unit vectors first, second [n, H]: each must find its partner among all, in both directions.
 
-    `names` [n] numbers the second texts: one that says the same as the true one is no negative.
+    `names` [n] numbers the second texts: a text equal to the true one is not a negative.
     """
     scores = first @ second.T / temperature
     same = torch.from_numpy(names[:, None] == names[None]).to(scores.device)
@@ -108,7 +94,7 @@ def info_nce(first: Tensor, second: Tensor, names: np.ndarray, temperature: floa
 
 
 def measure(encoder: Any, tokenizer: Any, heldout: list[tuple[str, str]], test: Any, max_length: int) -> dict[str, float]:
-    """Scores of an encoder: next_sentence (share of held-out pairs whose own is the nearest) and, with `test`, spearman."""
+    """Scores of an encoder: next_sentence (share of held-out pairs whose partner is nearest) and, with `test`, spearman."""
     first, second = (embed(encoder, tokenizer, list(texts), max_length) for texts in zip(*heldout, strict=True))
     nearest = (first @ second.T).argmax(1)
     scores = {"next_sentence": float((nearest == torch.arange(len(first))).float().mean()), "of": len(first)}
@@ -119,58 +105,80 @@ def measure(encoder: Any, tokenizer: Any, heldout: list[tuple[str, str]], test: 
     return scores
 
 
+def language_of_documents(settings: Sentences, tokenizer: Tokenizer) -> Language:
+    """The language that `language` names, else the checkpoint's. UserError if there is none, or if the two differ."""
+    trained_on = language_of(read_config(resolve_checkpoint(settings.checkpoint))[1], tokenizer)
+    if not settings.across_languages:
+        one_language(
+            {f"checkpoint={settings.checkpoint}": trained_on, "language": settings.language},
+            "Leave language out, or set across_languages=true if the documents are in it.",
+        )
+    if not (settings.language or trained_on):
+        raise UserError("language: the checkpoint records none, and the ends of sentences depend on it. Set language=NAME.")
+    return load_language(settings.language) if settings.language else trained_on
+
+
+def parts_of(settings: Sentences, files: list[str]) -> dict[str, str]:
+    """{what: digest} of all that determines a run besides its settings: code, encoder, documents, scored pairs."""
+    code = code_files(*(f"training.{name}" for name in ("sentences", "optimizers", "schedules")), rooms=ROOMS)
+    texts = [*files, *([settings.test] if settings.test and Path(settings.test).is_file() else [])]
+    return {**code, "checkpoint": weights_of(settings.checkpoint), **{path: sha256_file(path) for path in texts}}
+
+
 def run(config: DictConfig) -> int:
     """One run; returns the exit code."""
-    settings = resolved(config)
-    out = Path(settings["run_dir"])
-    if is_done(out, settings):
-        print(f"sentences: done already, reused {out}")
-        return 0
-    if settings["batch"] < 2 or not settings["temperature"] > 0:
-        raise UserError("sentences: batch must be at least 2 (the others are the negatives), temperature above 0.")
-    if settings["threads"]:
-        torch.set_num_threads(settings["threads"])
-    device = start(settings["device"]).device
-    wanted = [settings["documents"]] if isinstance(settings["documents"], str) else settings["documents"]
+    settings = settings_of(config, Sentences)
+    out = Path(settings.run_dir)
+    wanted = [settings.documents] if isinstance(settings.documents, str) else settings.documents
     files = sorted(path for pattern in wanted for path in glob.glob(str(Path(pattern).expanduser())))
+    parts = parts_of(settings, files)
+    if is_complete(out, settings, parts):
+        print(f"sentences: already complete, skipped: {out}")
+        return 0
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = start(settings.device).device
     if not files:
-        raise UserError(f"documents={settings['documents']}: no such files. Give a glob of .jsonl(.gz) with a text each.")
-    test = scored_pairs(settings["test"]) if settings["test"] else None
-    train, heldout = neighbours(read_documents(files))
-    random = np.random.default_rng(settings["seed"])
-    train = [train[i] for i in random.permutation(len(train))[: settings["pairs"]]]
+        raise UserError(f"documents={settings.documents}: no such files. Give a glob of .jsonl(.gz) with a text each.")
+    test = scored_pairs(settings.test) if settings.test else None
+    encoder, tokenizer = load_encoder(settings.checkpoint)
+    language = language_of_documents(settings, tokenizer)
+    train, heldout = neighbours(read_documents(files), language)
+    random = np.random.default_rng(settings.seed)
+    train = [train[i] for i in random.permutation(len(train))[: settings.pairs]]
     heldout = [heldout[i] for i in np.random.default_rng(0).permutation(len(heldout))[:MOST_HELDOUT]]
-    if len(train) < settings["batch"] or len(heldout) < 2:
+    if len(train) < settings.batch or len(heldout) < 2:
         raise UserError(f"documents: {len(train)} pairs of sentences to train on, {len(heldout)} held out: too few. Give more.")
 
-    torch.manual_seed(settings["seed"])
-    encoder, tokenizer = load_encoder(settings["checkpoint"])
+    torch.manual_seed(settings.seed)
     encoder.to(device)
-    optimizers = build_optimizers(encoder, settings["optimizer"])
-    dtype = choose_dtype(settings["precision"], device)
-    length = min(settings["max_length"], encoder.config.max_length)
-    tracker = Tracker(out, settings, True, None)
+    dtype = choose_dtype(settings.precision, device)
+    optimizers = build_optimizers(encoder, settings.optimizer, dtype)
+    length = min(settings.max_length, encoder.config.max_length)
+    tags = [settings.language, f"seed {settings.seed}"]
+    tracker = Tracker(out, settings.tracker, shown_as("sentences", settings.name, out.name, out, tags), plain(settings))
+    note_parts(out, parts)
     before = measure(encoder, tokenizer, heldout, test, length)
     tracker.log({"step": 0, "scores": before})
     print(f"sentences: {len(train):,} pairs, {len(heldout)} held out; before {shown(before)}")
     names = {text: number for number, text in enumerate(dict.fromkeys(second for _, second in train))}
 
     begun, step, skipped = time.time(), 0, 0
-    per_epoch = len(train) // settings["batch"]  # the rest of an epoch waits for the next one's order
-    total = per_epoch * settings["epochs"]
+    per_epoch = len(train) // settings.batch  # the rest of an epoch waits for the next one's order
+    total = per_epoch * settings.epochs
     encoder.train()
-    for epoch in range(settings["epochs"]):
-        order = np.random.default_rng([settings["seed"], epoch]).permutation(len(train))
-        for number in tqdm(range(per_epoch), desc="sentences", unit=" steps", disable=None):
-            chosen = [train[i] for i in order[number * settings["batch"] : (number + 1) * settings["batch"]]]
+    for epoch in range(settings.epochs):
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
+        for number in progress(range(per_epoch), desc="sentences", unit=" steps"):
+            chosen = [train[i] for i in order[number * settings.batch : (number + 1) * settings.batch]]
             rows = rows_of(tokenizer, [a for a, _ in chosen] + [b for _, b in chosen], length)
-            set_learning_rate(optimizers, learning_rate_factor(settings["schedule"], step / total))
+            set_learning_rate(optimizers, learning_rate_factor(settings.schedule, step / total))
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 vectors = mean_vectors(encoder, rows, device)
             first, second = vectors.split(len(chosen))
-            loss = info_nce(first, second, np.array([names[b] for _, b in chosen]), settings["temperature"])
+            loss = info_nce(first, second, np.array([names[b] for _, b in chosen]), settings.temperature)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), settings["clip"] or math.inf)
+            norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), settings.clip or math.inf)
             if torch.isfinite(norm) and torch.isfinite(loss):
                 for optimizer in optimizers:
                     optimizer.step()
@@ -179,16 +187,16 @@ def run(config: DictConfig) -> int:
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             step += 1
-            if step % settings["log_every"] == 0 or step == total:
+            if step % settings.log_every == 0 or step == total:
                 tracker.log({"step": step, "loss": float(loss.detach()), "gradient_norm": float(norm)})
     after = measure(encoder, tokenizer, heldout, test, length)
     tracker.log({"step": step, "scores": after})
-    own = {"max_length": length, "scores": shown(after), "temperature": settings["temperature"]}
-    extra = {"name": settings["name"], **origin(settings["checkpoint"])}
+    own = {"max_length": length, "scores": shown(after), "temperature": settings.temperature}
+    extra = {"name": settings.name, "language": language.name, **origin(settings.checkpoint)}
     weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     write_checkpoint(out / "checkpoint", weights, encoder.config, tokenizer, extra, {SENTENCES: own})
     tracker.close({
-        "status": "done", "name": settings["name"], "seed": settings["seed"], "steps": step, "pairs": len(train),
+        "status": "done", "name": settings.name, "seed": settings.seed, "steps": step, "pairs": len(train),
         "hours": (time.time() - begun) / 3600, "device": device.type, "peak_memory_bytes": peak_memory(device),
         "skipped_steps": skipped, "before": before, "after": after,
     })  # fmt: skip
@@ -197,10 +205,10 @@ def run(config: DictConfig) -> int:
 
 
 def shown(scores: dict[str, float]) -> str:
-    """The scores in words."""
+    """The scores as a sentence."""
     text = f"{scores['next_sentence']:.1%} of {scores['of']} held-out sentences find their next one"
     return text + (f", Spearman {100 * scores['spearman']:.1f} on the scored pairs" if "spearman" in scores else "")
 
 
 if __name__ == "__main__":
-    launch(run, "sentences")
+    launch(run, "sentences", Sentences)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: config.yaml, metrics.jsonl, summary.json. The files are the truth, W&B mirrors them."""
+"""The files of a run: config.yaml, metrics.jsonl, summary.json. They are the reference; W&B mirrors them."""
 
 import contextlib
 import ctypes
@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import secrets
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,22 +16,14 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from common.errors import UserError
-from common.files import json_line, read_json, write_bytes, write_json, write_text
-from common.launch import git_state
+from common.files import digest_of, json_line, read_json, write_bytes, write_json, write_text, writing
+from common.launch import git_state, is_sweep
+from training.settings import TrackerSettings
 
-# Settings that may change between the parts of one run: they decide nothing about its result.
-NEUTRAL = (
-    "run_dir",
-    "tracker",
-    "resume",
-    "device",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "threads",
-    "hydra",
-)
+try:
+    import pynvml
+except ImportError:  # in requirements-extra.txt; without it energy is "not measured"
+    pynvml = None
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -43,55 +34,87 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Settings, NEUTRAL ones apart, that are not the same: "key: before -> now"."""
-    a, b = ({k: v for k, v in flatten(x).items() if k.split(".")[0] not in NEUTRAL} for x in (before, now))
-    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
+def shown_as(job: str, experiment: str, part: str, folder: Path, tags: list[str]) -> dict[str, Any]:
+    """How W&B shows a run: its name, group, job type and tags, within W&B's limits on length; its own files lie in `folder`.
+
+    All runs of one experiment form one group: training, the jobs of a sweep, fine-tuning and benchmarks.
+    """
+    return {
+        "name": short_name(f"{experiment}/{part}", 128),
+        "group": short_name(experiment, 128),
+        "job_type": job,
+        "tags": [short_name(tag, 64) for tag in dict.fromkeys([*tags, *(["sweep"] if is_sweep() else [])]) if tag],
+        "notes": part,
+        "dir": str(folder),
+    }
 
 
-def read_settings(run: Path) -> dict[str, Any] | None:
-    """The resolved config that a run folder was started with; None for a new folder."""
-    path = run / "config.yaml"
-    return OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else None  # type: ignore[return-value]
+def short_name(name: str, most: int) -> str:
+    """A name of at most `most` characters; a digest in place of the end keeps long names apart."""
+    return name if len(name) <= most else f"{name[: most - 9]}-{digest_of(name)[:8]}"
 
 
-def is_done(run: Path, settings: dict[str, Any]) -> bool:
-    """Whether `run` holds a finished run of these settings; UserError if it holds one of others."""
-    before = read_settings(run)
-    if before is None:
-        return False
-    if changed := differences(before, settings):
-        raise UserError(
-            f"{run}: holds a run of another config ({'; '.join(changed[:4])}). "
-            "Give this one another name=..., or remove that folder."
-        )
-    return (run / "summary.json").exists() and read_json(run / "summary.json").get("status") == "done"
+def for_wandb(values: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a line by their path; for each mask prompt the guesses as a text, and the highest probability."""
+    shown: dict[str, Any] = {}
+    for number, (sentence, holes) in enumerate((values.get("mask_prompts") or {}).items(), start=1):
+        guessed = "; ".join(", ".join(f"{token} {chance:.2f}" for token, chance in hole.items()) for hole in holes)
+        shown[f"mask_prompts/{number}"] = f"{sentence} → {guessed}"
+        shown[f"mask_prompts/{number}/likeliest"] = max(holes[0].values())
+    rest = {key: value for key, value in values.items() if key != "mask_prompts"}
+    return {k.replace(".", "/"): v for k, v in flatten(rest).items() if isinstance(v, (int, float))} | shown
+
+
+def last_step(path: Path) -> int | None:
+    """The last step in a file of metrics, without regard to incomplete lines; None if there is none."""
+    steps = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            steps.append(json.loads(line)["step"])
+    return max(steps, default=None)
 
 
 class Tracker:
-    """Writes a run's metrics; only the first rank has one that does anything."""
+    """Writes a run's metrics; only the first rank's tracker is active.
 
-    def __init__(self, run: Path, settings: dict[str, Any], active: bool, resumed_step: int | None) -> None:
-        self.run, self.active, self.wandb = run, active, None
+    `config` is what config.yaml records of the run's settings. If `settings` ask for W&B, it shows the run as `shown` says
+    (made by `shown_as`).
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings: TrackerSettings,
+        shown: dict[str, Any],
+        config: dict[str, Any],
+        active: bool = True,
+        resumed_step: int | None = None,
+    ) -> None:
+        self.run, self.active, self.wandb, self.mirrored = run, active, None, -1
         if not active:
             return
         run.mkdir(parents=True, exist_ok=True)
         if not (run / "config.yaml").exists():
-            write_text(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
-            state = git_state()
-            if state["diff"]:
-                write_text(run / "git.diff", state["diff"])
-            write_json(run / "environment.json", {"commit": state["commit"], "changed": state["changed"], **machine()})
-        for name in ("metrics.jsonl", "skipped.jsonl"):
-            self._forget_after(run / name, -1 if resumed_step is None else resumed_step)
-        self.file = open(run / "metrics.jsonl", "ab")  # noqa: SIM115  (open for the life of the run)
-        if settings["tracker"]["kind"] == "wandb":
-            self._start_wandb(settings)
+            self._describe(config)
+        written = last_step(run / "metrics.jsonl")
+        for file in ("metrics.jsonl", "skipped.jsonl"):
+            self._forget_after(run / file, -1 if resumed_step is None else resumed_step)
+        self.file = open(run / "metrics.jsonl", "ab", buffering=0)  # noqa: SIM115  (open for the life of the run)
+        if settings.kind == "wandb":
+            self._start_wandb(settings, shown, config, written)
+
+    def _describe(self, config: dict[str, Any]) -> None:
+        """Write the run's config, code and machine. config.yaml is last, since it marks the others as complete."""
+        state = git_state()
+        if state["diff"]:
+            write_text(self.run / "git.diff", state["diff"])
+        write_json(self.run / "environment.json", {"commit": state["commit"], "changed": state["changed"], **machine()})
+        write_text(self.run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def _forget_after(self, path: Path, step: int) -> None:
-        """Drop the lines that the killed process wrote after the checkpoint we go on from; they will be written again.
+        """Drop the lines that a killed process wrote after the checkpoint that we resume from; they will be written again.
 
-        So will the evaluation at `step`, which comes after the checkpoint.
+        That includes the evaluation and the task scores at `step`, which come after the checkpoint.
         """
         if not path.exists():
             return
@@ -99,57 +122,84 @@ class Tracker:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 values = json.loads(line)
-                if values["step"] < step or (values["step"] == step and "heldout" not in values):
+                if values["step"] < step or (values["step"] == step and not {"heldout", "tasks"} & set(values)):
                     kept.append(line)
             except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # the torn last line of a killed process
+                continue  # the incomplete last line of a killed process
         write_bytes(path, b"".join(kept))
 
-    def _start_wandb(self, settings: dict[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("tracker=wandb: wandb is not installed. Install it, or use tracker=local.") from None
-        tracker = settings["tracker"]
-        if tracker["mode"] not in ("online", "offline"):
-            raise UserError(f"tracker.mode={tracker['mode']}: choose online or offline (or tracker=local for no W&B).")
-        path = self.run / "wandb.json"
-        identity = read_json(path)["id"] if path.exists() else secrets.token_hex(4)
+    def _start_wandb(
+        self, settings: TrackerSettings, shown: dict[str, Any], config: dict[str, Any], written: int | None
+    ) -> None:
+        """Start the mirror. `written`: the last step that an earlier part of this run wrote; None for a new run.
+
+        A part that resumes offline starts with the lines of the parts before it, which are moved aside unless they have been
+        sent. Thus one folder has the whole history, even if a killed part had gone past its last checkpoint. No step that
+        was sent is sent again.
+        """
+        path, own = self.run / "wandb.json", Path(shown["dir"]) / "wandb"
+        identity = read_json(path)["id"] if path.exists() and written is not None else secrets.token_hex(4)
         write_json(path, {"id": identity})
+        earlier = sorted(own.glob(f"*run-*-{identity}"))
+        unsent = all(part.name.startswith("offline-") and not list(part.glob("*.sync*")) for part in earlier)
+        again = bool(earlier) and unsent and settings.mode == "offline"
         with self._mirroring():
+            import wandb
+
+            for part in earlier if again else []:
+                (own / "earlier").mkdir(exist_ok=True)
+                part.rename(own / "earlier" / part.name)
             self.wandb = wandb.init(
-                project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], id=identity, resume="allow",
-                name=settings["name"], notes=self.run.name, dir=str(self.run), config=settings,
+                project=settings.project,
+                entity=settings.entity,
+                mode=settings.mode,
+                id=identity,
+                resume="allow",
+                config=config,
                 settings=wandb.Settings(console="off"),
-            )  # fmt: skip
+                **shown,
+            )
+        if again:
+            for line in (self.run / "metrics.jsonl").read_bytes().splitlines():
+                self._mirror(json.loads(line))
+        elif earlier:
+            self.mirrored = written if written is not None else -1
+
+    def _mirror(self, values: dict[str, Any]) -> None:
+        if self.wandb is not None and values["step"] > self.mirrored:
+            with self._mirroring():
+                self.wandb.log(for_wandb(values), step=values["step"])
 
     @contextlib.contextmanager
     def _mirroring(self) -> Iterator[None]:
-        """Whatever W&B raises (no account, no network, a dead service) costs the mirror, never the run."""
+        """An error of W&B (no account, no network, a dead service) ends the mirror, never the run."""
         try:
             yield
         except Exception as error:
             self.wandb = None
-            print(f"warning: W&B stopped mirroring ({type(error).__name__}: {error}). The run goes on; metrics.jsonl is whole. "
-                  "Set tracker.mode=offline where there is no account or network.", file=sys.stderr)  # fmt: skip
+            print(
+                f"warning: W&B stopped mirroring ({type(error).__name__}: {error}). The run goes on; metrics.jsonl is "
+                "complete. Set tracker.mode=offline without an account or network.",
+                file=sys.stderr,
+            )
 
     def log(self, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl (it has a "step") and mirror its numbers."""
+        """Append one line to metrics.jsonl (it has a "step") and mirror its numbers and mask prompts."""
         if not self.active:
             return
-        self.file.write(json_line(values))
-        self.file.flush()
-        if self.wandb is not None:
-            numbers = {k.replace(".", "/"): v for k, v in flatten(values).items() if isinstance(v, (int, float))}
-            with self._mirroring():
-                self.wandb.log(numbers, step=values["step"])
+        line = memoryview(json_line(values))
+        with writing(self.run / "metrics.jsonl"):
+            while line:
+                line = line[self.file.write(line) :]
+        self._mirror(values)
 
     def close(self, summary: dict[str, Any]) -> None:
         """Write summary.json and end the mirror."""
         if not self.active:
             return
-        os.fsync(self.file.fileno())
-        self.file.close()
+        with writing(self.run / "metrics.jsonl"):
+            os.fsync(self.file.fileno())
+            self.file.close()
         write_json(self.run / "summary.json", summary)
         if self.wandb is not None:
             with self._mirroring():
@@ -157,7 +207,7 @@ class Tracker:
         self.finish_mirror()
 
     def finish_mirror(self) -> None:
-        """Let W&B send what it has; the run may be resumed under the same id."""
+        """Let W&B send the rest of its data; the run may be resumed under the same id."""
         if self.wandb is not None:
             with self._mirroring():
                 self.wandb.finish()
@@ -165,26 +215,31 @@ class Tracker:
 
 
 def machine() -> dict[str, Any]:
-    """Where this runs: enough to read a speed by."""
+    """Description of this machine, to interpret speeds."""
     name = None
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     return {
-        "python": platform.python_version(), "torch": torch.__version__, "system": platform.platform(terse=True),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": name, "command": sys.argv,
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(terse=True),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": name,
+        "command": sys.argv,
+    }
 
 
 def reset_peak_memory(device: torch.device) -> bool:
-    """Forget the peak so far, so that a run in a process that did others has its own; False where the system cannot."""
+    """Reset the peak, so that a run in a process with earlier runs has its own; False if the system cannot."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
     gc.collect()
     try:
-        with contextlib.suppress(AttributeError, OSError):  # memory freed by the run before goes back first (glibc only)
+        with contextlib.suppress(AttributeError, OSError):  # first return memory freed by the run before (glibc only)
             ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak becomes the present resident size
         return True
     except OSError:
         return False
@@ -200,13 +255,22 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def power_watts() -> float | None:
-    """Power that the GPU draws now, or None where it cannot be read: then energy is "not measured", never 0."""
-    if not torch.cuda.is_available():
+def energy_joules(device: torch.device) -> float | None:
+    """Energy that this process's GPU has used since its driver was loaded; None without a readable counter.
+
+    Uses NVML's own counter (Volta and later): no sampling, no waiting, and other GPUs of the host do not count.
+    """
+    if device.type != "cuda" or pynvml is None:
         return None
     try:
-        out = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"],
-                             capture_output=True, text=True, check=True, timeout=5)  # fmt: skip
-        return sum(float(line) for line in out.stdout.split())
-    except (OSError, ValueError, subprocess.SubprocessError):
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3  # from millijoules
+    except (AttributeError, pynvml.NVMLError):
         return None
+
+
+def energy_since(before: float | None, device: torch.device) -> float | None:
+    """Joules used since `energy_joules` returned `before`; None without a counter."""
+    now = energy_joules(device)
+    return None if before is None or now is None else now - before

@@ -1,13 +1,14 @@
-"""Fine-tuned models on other test items, without training: another language or domain, or their own items typed otherwise.
+"""Fine-tuned models on other test items, without training: another language or domain, or their items in other spellings.
 
     python -m training.transfer RUNS --out OUT --task ner --test tr=FILE --test kk=FILE
     python -m training.transfer RUNS --out OUT --typed ascii:0.25 --typed ascii --typed cyrillic
     python -m evaluation.report RUNS OUT
 
-RUNS: folders of benchmark.py or finetune.py made with save_checkpoint=true. Each of their seeds is asked once more and
-leaves OUT/<model>/<task>-<name>/seed-<n>/ with predictions, which the report takes as one more task: the same labels, the
-same way to read scores, no dev set to choose by. --typed NAME:SHARE writes that share of the letters another way (all
-without a share); gold answers are retyped with their text. What is there already for the same items and weights stays.
+RUNS: folders of benchmark.py or finetune.py made with save_checkpoint=true. Each of their seeds predicts the new items and
+writes OUT/<model>/<task>-<name>/seed-<n>/ with predictions, which the report shows as another task: the same labels, the
+same decoding, no dev set. If NAME is a language or its code, FILE is in that language, otherwise in that of the run's task.
+--typed WAY:SHARE retypes that share of the letters (all of them without a share) in a way that the language's pack has; gold
+answers are retyped with their text. Existing predictions for the same items and weights are kept.
 """
 
 import argparse
@@ -16,39 +17,42 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
 from common.errors import UserError, command
 from common.files import digest_of, put_in_place, read_json, write_json, write_jsonl
-from corpus.spellings import ascii_typed, digraphs, e_typed, spelled_1991, to_cyrillic
-from data.features import encode, swapped
-from data.splits import group_name, leakage_group
-from data.task_records import load_task_file
-from data.tasks import Task, find_file, load_task
-from evaluation.metrics import score_predictions
+from common.progress import progress
+from common.settings import keys_of
+from common.settings import typed as settings_from
+from data.features import encode
+from evaluation.results import DECODING
+from language.base import Language, load_language, packs
 from model.adapters import load_any
-from model.decoding import predictions, score_rows, with_gold
-from training.finetuning import VERSION, finished, write_inputs
+from model.decoding import score_and_read, with_gold
+from tasks.base import kind_of
+from tasks.load import Task, find_file, load_task
+from tasks.records import load_task_file
+from tasks.scoring import score_predictions
+from tasks.settings import TaskSettings
+from tasks.splits import group_name, leakage_group
+from training.runs import deciding_code, finished, write_inputs
 
-TYPED: dict[str, Callable[[str], str]] = {
-    "ascii": ascii_typed, "e": e_typed, "digraphs": digraphs, "1991": spelled_1991, "cyrillic": to_cyrillic,
-}  # fmt: skip
 MAX_TOKENS = 16384  # of one forward pass
 
 
-def retyped(text: str, way: str, share: float) -> list[str]:
-    """What each letter of `text` is typed as, [len(text)]; drawn from the text alone, so that equal texts stay equal."""
+def retyped(text: str, way: Callable[[str], str], share: float) -> list[str]:
+    """The replacement of each letter of `text`, [len(text)]; drawn from the text alone, so that equal texts stay equal."""
     draw = random.Random(text)
-    return [TYPED[way](letter) if share >= 1 or draw.random() < share else letter for letter in text]
+    return [way(letter) if share >= 1 or draw.random() < share else letter for letter in text]
 
 
-def retyped_example(example: dict[str, Any], way: str, share: float) -> dict[str, Any]:
-    """A test example typed otherwise; answers are what their letters in the context have become."""
+def retyped_example(example: dict[str, Any], way: Callable[[str], str], share: float) -> dict[str, Any]:
+    """A test example in another spelling; answers follow their letters in the context."""
 
     def one(text: str) -> str:
         return "".join(retyped(text, way, share))
@@ -58,46 +62,58 @@ def retyped_example(example: dict[str, Any], way: str, share: float) -> dict[str
     if "answers" in example:
         letters = retyped(example["context"], way, share)
         new["answers"] = [
-            {"text": one(answer["text"]), "start": -1} if (start := answer["start"]) < 0 else
-            {"text": "".join(letters[start : start + len(answer["text"])]), "start": len("".join(letters[:start]))}
+            {"text": one(answer["text"]), "start": -1}
+            if (start := answer["start"]) < 0
+            else {"text": "".join(letters[start : start + len(answer["text"])]), "start": len("".join(letters[:start]))}
             for answer in example["answers"]
-        ]  # fmt: skip
+        ]
     return new
 
 
-def other_tasks(config: dict[str, Any], summary: dict[str, Any], tests: dict[str, str], typed: Sequence[str]) -> list[Task]:
-    """The tasks to ask about instead of a run's own, each with a test split alone. `config`: the run's task."""
+def other_tasks(settings: TaskSettings, summary: dict[str, Any], tests: dict[str, str], typed: Sequence[str]) -> list[Task]:
+    """The tasks to predict instead of a run's own, each with only a test split. `settings`: those of the run's task."""
     kind, found = summary["kind"], []
+    said = summary.get("language") or settings.language
+    own_language = load_language(said) if said else None
 
-    def task(name: str, **parts: Any) -> Task:
+    def task(name: str, language: Language | None, **parts: Any) -> Task:
         labels, positive = summary.get("labels"), summary.get("positive")
-        return Task(f"{summary['task']}-{name}", kind, summary["metric"], labels, positive, **parts)
+        return Task(f"{summary['task']}-{name}", kind, summary["metric"], labels, positive, language=language, **parts)
 
     for name, path in tests.items():
         file = find_file(path)
-        columns, starts = config.get("columns"), config.get("no_answer_start") or (-1,)
-        loaded = load_task_file(file, kind, columns, summary.get("labels"), "test", no_answer_start=starts)
-        if kind == "qa":
+        language = load_language(name) if any(name in (own, *codes) for own, codes in packs().items()) else own_language
+        known = language and language.name
+        as_trained = replace(settings, labels=summary.get("labels"), language=known, language_only=False)
+        loaded = load_task_file(file, kind, as_trained, "test")
+        if kind_of(kind).group_by_text:
             for example in loaded.examples:
                 example.setdefault("group", group_name(leakage_group(example, kind)))
         listed = [[{"split": "test", **row} for row in rows] for rows in (loaded.skipped, loaded.noted)]
-        found.append(task(name, test=loaded.examples, skipped=listed[0], noted=listed[1]))
-    own = load_task(config).test if typed else []
+        found.append(task(name, language, test=loaded.examples, skipped=listed[0], noted=listed[1]))
+    examples = load_task(replace(settings, language=said)).test if typed else []
     for word in typed:
-        way, share = _typed(word)
-        found.append(task(word.replace(":", "-"), test=[retyped_example(example, way, share) for example in own]))
+        way, share = typing_of(word, own_language)
+        found.append(
+            task(word.replace(":", "-"), own_language, test=[retyped_example(example, way, share) for example in examples])
+        )
     return found
 
 
-def _typed(word: str) -> tuple[str, float]:
+def typing_of(word: str, language: Language | None) -> tuple[Callable[[str], str], float]:
+    """The way of typing and the share of the letters in --typed WAY[:SHARE]. Raises UserError for others."""
     way, _, share = word.partition(":")
+    ways = language.typings if language else {}
     try:
         number = float(share or 1)
     except ValueError:
         number = -1.0
-    if way not in TYPED or not 0 <= number <= 1:
-        raise UserError(f"--typed {word}: expected {', '.join(TYPED)}, alone or with a share, e.g. ascii:0.5.")
-    return way, number
+    if not ways:
+        whose = f"the pack of {language.name} has no typings" if language else "the run's summary.json names no language"
+        raise UserError(f"--typed {word}: {whose}, so no other way of typing is known. Leave --typed out.")
+    if way not in ways or not 0 <= number <= 1:
+        raise UserError(f"--typed {word}: expected {', '.join(ways)}, alone or with a share, e.g. {next(iter(ways))}:0.5.")
+    return ways[way], number
 
 
 def ask(place: Path, summary: dict[str, Any], tasks: Sequence[Task], out: Path, device: torch.device) -> list[dict[str, Any]]:
@@ -105,7 +121,7 @@ def ask(place: Path, summary: dict[str, Any], tasks: Sequence[Task], out: Path, 
     loaded, found = None, []
     for task in tasks:
         folder = out / summary["model"] / task.name / f"seed-{summary['seed']}"
-        digest = digest_of([VERSION, summary["digest"], task.digest, task.metric])
+        digest = digest_of([deciding_code(), summary["digest"], task.digest, task.metric])
         if (before := finished(folder, digest, False, ("test",))) is not None:
             found.append(before)
             continue
@@ -113,31 +129,42 @@ def ask(place: Path, summary: dict[str, Any], tasks: Sequence[Task], out: Path, 
         shutil.rmtree(beside, ignore_errors=True)
         model, tokenizer, known = loaded = loaded or load_any(place)
         model.to(device)
-        labels, overlap, valid = known["labels"], known.get("window_overlap_tokens"), bool(known.get("valid_tags"))
+        labels, overlap = known["labels"], known.get("window_overlap_tokens")
         encoded = encode(task.test, task.kind, tokenizer, labels, known["max_length"], overlap)
-        scores, _ = score_rows(model, encoded, MAX_TOKENS)
-        other = score_rows(model, swapped(encoded), MAX_TOKENS)[0] if known.get("both_orders") else None
-        read = predictions(task.test, encoded, scores, labels, known["allow_no_answer"], valid, other)
+        read = score_and_read(model, task.test, encoded, labels, known, MAX_TOKENS)
         records = with_gold(read, task.test, task.kind)
-        scored = score_predictions(records, task.kind, task.labels, task.metric, task.positive, full=False)
+        scored = score_predictions(records, task.own, task.labels, task.metric, task.positive, full=False)
         write_jsonl(beside / "predictions-test.jsonl", records)
         made = {
-            "status": "done", "model": summary["model"], "task": task.name, "trained_on": summary["task"], "kind": task.kind,
-            "seed": summary["seed"], "metric": task.metric, "labels": task.labels, "positive": task.positive,
-            "both_orders": other is not None, "valid_tags": valid, "test_score": scored["score"], "notes": encoded.notes,
-            "hours": (time.time() - clock) / 3600, "examples": {"test": len(task.test)}, "digest": digest,
-        }  # fmt: skip
+            "status": "done",
+            "model": summary["model"],
+            "task": task.name,
+            "trained_on": summary["task"],
+            "kind": task.kind,
+            "seed": summary["seed"],
+            "metric": task.metric,
+            "labels": task.labels,
+            "positive": task.positive,
+            "language": task.language and task.language.name,
+            **{key: known[key] for key in DECODING if key in known},
+            "test_score": scored["score"],
+            "notes": encoded.notes,
+            "hours": (time.time() - clock) / 3600,
+            "examples": {"test": len(task.test)},
+            "digest": digest,
+        }
         write_json(beside / "summary.json", made)
         put_in_place(beside, folder)
         found.append(made)
     return found
 
 
-def transfer(folders: Sequence[str], out: Path, tests: dict[str, str], typed: Sequence[str], wanted: str | None,
-             device: torch.device) -> list[str]:  # fmt: skip
-    """Ask every kept model below `folders`; returns a line for each. Raises UserError where there is none, or no test."""
+def transfer(
+    folders: Sequence[str], out: Path, tests: dict[str, str], typed: Sequence[str], wanted: str | None, device: torch.device
+) -> list[str]:
+    """Predict with every stored model below `folders`; returns a line for each. UserError without models or tests."""
     if not tests and not typed:
-        raise UserError("nothing to ask: give --test NAME=FILE or --typed ascii.")
+        raise UserError("nothing to predict: give --test NAME=FILE or --typed ascii.")
     places = sorted(path.parent for folder in folders for path in Path(folder).glob("**/seed-*/summary.json"))
     runs = [(place, read_json(place / "summary.json")) for place in places]
     runs = [
@@ -150,11 +177,13 @@ def transfer(folders: Sequence[str], out: Path, tests: dict[str, str], typed: Se
     if tests and len(names) > 1:
         raise UserError(f"--test: there are {', '.join(names)}. Say with --task which of them the file is for.")
     lines, made = [], {}
-    for place, summary in tqdm(kept, desc="asking", unit="model", disable=None):
+    for place, summary in progress(kept, desc="asking", unit="model"):
         config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))["task"]
         key = digest_of([summary["task"], summary.get("labels"), {k: v for k, v in config.items() if k != "recipe"}])
         if key not in made:
-            made[key] = other_tasks(config, summary, tests, typed)
+            # Keys that this version has.
+            known = {name: value for name, value in config.items() if name in keys_of(TaskSettings)}
+            made[key] = other_tasks(settings_from(TaskSettings, known, "task"), summary, tests, typed)
             for task in made[key]:
                 write_inputs(out, task)
                 lines += [f"{task.name}: {len(task.test)} items, {len(task.skipped)} set aside"]
@@ -171,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="folder of the new predictions")
     parser.add_argument("--task", help="only the runs of this task")
     parser.add_argument("--test", action="append", default=[], metavar="NAME=FILE", help="a test file with the same labels")
-    parser.add_argument("--typed", action="append", default=[], metavar="WAY[:SHARE]", help=f"{', '.join(TYPED)}")
+    parser.add_argument("--typed", action="append", default=[], metavar="WAY[:SHARE]", help="of the language's pack: ascii ...")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if odd := [word for word in options.test if "=" not in word.strip("=")]:

@@ -1,10 +1,10 @@
-"""Collapse watch: what a model knew before it was trained on, seen while it goes (catastrophic forgetting).
+"""Collapse watch: detect catastrophic forgetting while a pre-trained model is trained further.
 
-At every held-out evaluation the texts of `watch.files` (the source languages) are scored as the run's own held-out text
-is, and the drift from the start is measured: the relative L2 distance of the weights and the mean cosine of the hidden
-states of the same tokens. All of it stands in metrics.jsonl under "watch". The rule: a watched loss that is not finite, or that
-is `watch.rise` nats above the start's at `watch.patience` evaluations in a row, ends the run with a message; the run's own
-held-out text is held to its lowest loss so far in the same way. The best checkpoint before that stays in RUN/best.
+Every held-out evaluation also scores the texts of `watch.files` (the source languages) and measures the drift from the
+start: the relative L2 distance of the weights and the mean cosine between old and new hidden states of the same tokens.
+metrics.jsonl has all of it under "watch". A run ends with a message when a watched loss is not finite, or when it is
+`watch.rise` nats above the loss at the start for `watch.patience` evaluations in a row. The run's own held-out text is
+compared with its lowest loss so far in the same way. RUN/best keeps the best checkpoint from before the collapse.
 """
 
 import contextlib
@@ -24,17 +24,18 @@ from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 from training.distributed import Ranks
 from training.heldout import HeldOut, evaluate, read_heldout
+from training.settings import Watch as WatchSettings
 
 BEST = "best"
 PROBE_TOKENS = 4096  # of the first watched text, whose hidden states are compared
-OWN = "heldout"  # the name that the run's own held-out text has in the rule
+OWN = "heldout"  # name of the run's own held-out text
 
 
 @dataclass
 class Watch:
-    """What the start was: its losses by file, its weights and its hidden states [T, H] of the probe's tokens."""
+    """The model before its first step: loss of each file, weights, and hidden states [T, H] of the probe tokens."""
 
-    settings: dict[str, Any]
+    settings: WatchSettings
     texts: dict[str, HeldOut]
     weights: dict[str, Tensor]
     size: float  # L2 norm of those weights
@@ -42,28 +43,33 @@ class Watch:
     lengths: list[int]
     hidden: Tensor
     losses: dict[str, float] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)  # what `look` saw last
+    last: dict[str, Any] = field(default_factory=dict)  # result of the last `evaluate_watch`
+
+
+def check_watch(watch: WatchSettings, corpus_dir: str) -> None:
+    """UserError for watched files that do not exist or have no usable name. Files of a corpus may still have to be built."""
+    files = watch.files or []
+    for entry in files:
+        if not isinstance(entry, dict) or set(entry) != {"name", "file"} or entry["name"] in (OWN, "drift"):
+            raise UserError(f"watch.files: {entry}: expected a {{name, file}} each, with a name other than {OWN} or drift.")
+    if len({entry["name"] for entry in files}) < len(files):
+        raise UserError("watch.files: a name is used twice. Give each file its own name.")
+    for path in (Path(entry["file"]) for entry in files):
+        if not path.exists() and Path(corpus_dir) not in path.parents:
+            raise UserError(f"watch.files: {path}: no such file. Correct the path.")
 
 
 def begin_watch(
-    model: MaskedLM, settings: dict[str, Any], tokenizer: Tokenizer, ranks: Ranks, dtype: torch.dtype
+    model: MaskedLM, watch: WatchSettings, max_tokens: int | None, tokenizer: Tokenizer, ranks: Ranks, dtype: torch.dtype
 ) -> Watch | None:
-    """Look at the model before its first step; None where no files are watched. Raises UserError for files and settings.
+    """Score the model before its first step; None if no files are watched.
 
-    The weights are kept once more in the host's memory. All ranks must call it.
+    `max_tokens` of each text are scored. Keeps a copy of the weights in host memory. All ranks must call it.
     """
-    watch = settings["watch"]
-    if not watch["files"]:
+    if not watch.files:
         return None
-    for entry in watch["files"]:
-        if not isinstance(entry, dict) or set(entry) != {"name", "file"} or entry["name"] in (OWN, "drift"):
-            raise UserError(f"watch.files: {entry}: expected a {{name, file}} each, with a name other than {OWN} and drift.")
-    if len({entry["name"] for entry in watch["files"]}) < len(watch["files"]):
-        raise UserError("watch.files: a name stands there twice.")
-    if (watch["rise"] is not None and not watch["rise"] > 0) or (watch["patience"] or 1) < 1:
-        raise UserError("watch: rise (nats) must be above 0, patience (evaluations) at least 1.")
-    length, most = model.encoder.config.max_length, settings["evaluation"]["max_tokens"]
-    texts = {entry["name"]: read_heldout(entry["file"], tokenizer, length, most) for entry in watch["files"]}
+    length = model.encoder.config.max_length
+    texts = {entry["name"]: read_heldout(entry["file"], tokenizer, length, max_tokens) for entry in watch.files}
     windows, taken = [], 0
     for window in next(iter(texts.values())).windows:
         if taken < PROBE_TOKENS:
@@ -91,10 +97,11 @@ def hidden_states(model: MaskedLM, ids: Tensor, lengths: list[int], dtype: torch
     return hidden.float().cpu()
 
 
-def look(watch: Watch, model: MaskedLM, ranks: Ranks, dtype: torch.dtype) -> dict[str, Any]:
-    """What metrics.jsonl holds under "watch": of each text loss, bits per character and rise; of the model its drift.
+def evaluate_watch(watch: Watch, model: MaskedLM, ranks: Ranks, dtype: torch.dtype) -> dict[str, Any]:
+    """The "watch" entry of metrics.jsonl: loss, bits per character and rise of each text, and the drift of the model.
 
-    drift.weights: |now - start| / |start| over all parameters. drift.cosine: mean over tokens between now and the start.
+    drift.weights: |now - start| / |start| over all parameters. drift.cosine: mean over tokens of the cosine
+    between the hidden states now and at the start.
     """
     seen: dict[str, Any] = {}
     for name, text in watch.texts.items():
@@ -109,29 +116,29 @@ def look(watch: Watch, model: MaskedLM, ranks: Ranks, dtype: torch.dtype) -> dic
     return seen
 
 
-def judge(watch: Watch, state: Any, scores: dict[str, Any], run: Path, keep: Any) -> None:
-    """Count the evaluations in a row at which a text is above its bound, keep the best checkpoint, or end the run.
+def check_collapse(watch: Watch, state: Any, scores: dict[str, Any], run: Path, keep: Any) -> None:
+    """Count the consecutive evaluations above the bound, keep the best checkpoint, or end the run.
 
-    `state` holds the counters `above` (a name each), `lowest` and `lowest_step` of the run's own held-out loss. `keep(folder)`
-    writes the model as it is. Raises UserError when the rule fires.
+    `state` has the counters `above` (one for each text) and `lowest` and `lowest_step` of the run's own held-out loss.
+    `keep(folder)` writes the current model. Raises UserError on a collapse.
     """
     rises = {name: entry["rise"] for name, entry in watch.last.items() if name != "drift"}
     lowest = scores["loss"] if state.lowest is None else state.lowest
     rises[OWN] = scores["loss"] - lowest
-    bound = watch.settings["rise"]
+    bound = watch.settings.rise
     for name, rise in rises.items():
         over = not math.isfinite(rise) or (bound is not None and rise > bound)
         state.above[name] = state.above.get(name, 0) + 1 if over else 0
     if math.isfinite(scores["loss"]) and (state.lowest is None or scores["loss"] < lowest) and not any(state.above.values()):
         state.lowest, state.lowest_step = scores["loss"], state.step
         keep(run / BEST)
-    patience = watch.settings["patience"] or 1
+    patience = watch.settings.patience or 1
     for name, rise in rises.items():
         if not math.isfinite(rise) or (bound is not None and state.above[name] >= patience):
             start = watch.losses.get(name, lowest)
-            saved = f"{run / BEST} keeps step {state.lowest_step}" if state.lowest is not None else "nothing was worth keeping"
+            saved = f"{run / BEST} keeps step {state.lowest_step}" if state.lowest is not None else "no checkpoint was kept"
             raise UserError(
-                f"{run}: collapse of {name} at step {state.step}: its held-out loss is {start + rise:.3f} nats a piece, "
+                f"{run}: collapse of {name} at step {state.step}: its held-out loss is {start + rise:.3f} nats a token, "
                 f"{rise:.3f} above {'its lowest' if name == OWN else 'the start'} ({start:.3f}), over watch.rise={bound} at "
                 f"{state.above[name]} evaluation(s) in a row; the weights have moved by {watch.last['drift']['weights']:.1%}. "
                 f"{saved}. Lower optimizer.lr, lengthen schedule.warmup, mix text of {name} in, or raise watch.rise."
@@ -139,7 +146,7 @@ def judge(watch: Watch, state: Any, scores: dict[str, Any], run: Path, keep: Any
 
 
 def keep_best(model: MaskedLM, tokenizer: Tokenizer, extra: dict[str, Any], ranks: Ranks) -> Any:
-    """What `judge` calls to write the model, on the first rank."""
+    """The function with which `check_collapse` writes the model on the first rank."""
 
     def keep(folder: Path) -> None:
         if ranks.first:
