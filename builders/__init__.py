@@ -1,0 +1,1 @@
+"""Labelled data sets from raw material: built, split, checked and described."""
