@@ -1,172 +1,265 @@
-"""Fine-tune models x tasks x seeds and make the report of them.
+"""Fine-tune models x tasks x seeds and report the scores.
 
-    python benchmark.py                                  the demo: six tasks, pre-trained against not, two seeds
+    python benchmark.py experiment=demo                  eight small tasks, pre-trained against not, three seeds
     python benchmark.py tasks=[topic,ner] seeds=[0,1,2]
     python benchmark.py 'models=[{name: mine, checkpoint: runs/mine/pretrain, scratch: false}]' out=runs/mine/table
     python benchmark.py seeds=auto 'tuning={lr: [1e-5, 2e-5, 3e-5, 5e-5, 8e-5], seeds: [100, 101]}'
     python benchmark.py -m launcher=slurm 'tasks=[topic],[ner],[qa]'       one job a task; then the same without -m
 
-Started again after any interruption it runs what is not finished (same config, data and weights) and nothing else. A run
-that fails is written down beside its task and the others go on; the exit code is 1 then. Recipe, device and precision
-are those of finetune.py. The test items are looked for in the experiment's own corpus (overlap.jsonl), so that the table
-has scores on the clean part too. The report comes from files alone: python -m evaluation.report makes it anew, or over
-several folders.
+Started again after an interruption it only runs what is not complete (same config, data, weights and code). A failed run is
+recorded beside its task and the others go on; the exit code is then 1. Recipe, device and precision are those of finetune.py.
+The test items are searched in the experiment's own corpus (overlap.jsonl), so that the table also has scores on the clean
+part. The report depends only on files: python -m evaluation.report creates it again, also over several folders.
 """
 
-import itertools
 import os
-import shutil
 import sys
 import traceback
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
+from common.code import code_files
 from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from common.launch import launch, resolved
-from evaluation.baselines import BASELINES, write_baseline
+from common.locks import hold
+from common.progress import progress
+from common.settings import typed
+from evaluation.baselines import write_baseline
 from evaluation.frequency import write_frequencies
 from evaluation.leakage import write_overlaps
 from evaluation.report import build_report
-from finetune import Diverged, check_seeds, prepare_machine, run_seed
+from language.base import one_language
+from tasks.base import kind_of, known_kinds
+from tasks.settings import TaskSettings
 from train import train
+from training.cloze import cloze
+from training.defaults import with_defaults
+from training.distributed import only_device
 from training.entries import check_models, filled, is_pretrained_here, places_of, pretraining_config, pretraining_keys
-from training.finetuning import (
-    READ,
-    Data,
-    Start,
-    check_recipe,
-    prepare_data,
-    read_start,
-    refuse_unread,
-    run_digest,
-    seeds_for,
-    settings_for,
-    with_recipe,
-    write_inputs,
-)
+from training.finetuning import run_seed
+from training.identity import trained_by_other_code
+from training.recipe import READ, check_seeds, refuse_unread, settings_for, with_recipe
+from training.runs import Run, code_of_kind, prepare_data, refuse_other_language, seeds_for, write_inputs
+from training.settings import Benchmark
+from training.signals import stop_signals
+from training.task_models import Start, read_start
+from training.trials import check_tuning, search_rate, tune
 from training.zero_shot import zero_shot
 
 KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
 
 
+@dataclass
+class Plan:
+    """Everything that a benchmark runs, read and checked before the first run."""
+
+    whole: Benchmark  # settings that all runs share
+    starts: list[Start]  # one a model
+    runs: list[list[Run]]  # a task each, in it a run for every model, of the first seed
+    seeds: dict[str, list[int]]  # of each task
+    trials: list[dict[str, Any]]  # the grid of tuning, [] without one
+
+    @property
+    def out(self) -> Path:
+        """Folder of the results."""
+        return Path(self.whole.out)
+
+    @property
+    def tasks(self) -> list[Any]:
+        """The tasks in order."""
+        return [row[0].data.task for row in self.runs]
+
+
+@dataclass
+class Done:
+    """Results so far."""
+
+    bar: Any
+    folders: list[Path] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # one line for each
+    reused: int = 0
+
+    def add(self, folder: str | Path, again: bool) -> None:
+        """Count one result, computed now or complete before."""
+        self.folders.append(Path(folder))
+        self.reused += again
+
+    def say(self, what: str) -> None:
+        """Show what is running now."""
+        self.bar.set_postfix_str(what, refresh=sys.stderr.isatty())
+
+
 def benchmark(config: DictConfig) -> int:
-    """All runs that are not finished, then the report; returns the exit code."""
-    more = pretraining_keys()[0] if any("pretrain" in model for model in config.models or [] if model) else ()
-    read = (*(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), *more)
-    refuse_unread(read, "benchmark.py")
-    named = (*KEYS, "start_from")  # which an entry of models may name
-    whole = resolved(OmegaConf.masked_copy(config, [key for key in named if key in config and key != "task"]))
-    device = prepare_machine(whole)
-    wanted, out = check_seeds(whole["seeds"]), Path(whole["out"])
-    check_models(whole["models"], whole["tuning"])
-    if not whole["tasks"]:
-        raise UserError("tasks: none given. Name files of conf/task, e.g. tasks=[topic,ner].")
-
-    # Everything is read and checked before the first run, so that a mistake in the last task does not cost the night.
-    plans = [settings_for(config, task) for task in OmegaConf.to_container(config.tasks, resolve=True)]
-    recipes = [[with_recipe(settings, model.get("recipe") or {}) for model in whole["models"]] for settings in plans]
-    for model in filter(is_pretrained_here, whole["models"]):
-        pretraining_config(config, model)
-    models = pretrain(config, whole["models"])
-    starts = [read_start(model["checkpoint"], model["name"], model.get("scratch", False)) for model in models]
-    cache: dict[Any, Any] = {}  # examples, and token ids by tokenizer, shared by all models and seeds
-    data = [[prepare_data(settings, start, cache) for settings in plans] for start in starts]
-    names = [part.task.name for part in data[0]]
-    if len(set(names)) < len(names):
-        raise UserError(f"tasks: two have the same name ({', '.join(names)}). Set name in each.")
-    known = {name for names in BASELINES.values() for name in names}
-    if unknown := [name for name in whole["baselines"] if name not in known]:
-        raise UserError(f"baselines: {unknown[0]} is not one of {', '.join(sorted(known))}.")
-    seeds = {part.task.name: seeds_for(wanted, part) for part in data[0]}
-    trials = check_tuning(whole["tuning"], plans, sorted({seed for own in seeds.values() for seed in own}))
-    for part in data[0]:
-        write_inputs(out, part.task)
-        write_frequencies(out, part.task)
-    for note in dict.fromkeys(f"{part.task.name}: {note}" for row in data for part in row for note in part.notes):
-        print(note)
-
-    # ---- the runs ---------------------------------------------------------------------------------------------------
-    folders: list[Path] = []
-    failed: list[str] = []
-    baselines = [(name, part.task) for name in whole["baselines"] for part in data[0] if name in BASELINES[part.task.kind]]
-    tuned = len(trials) * len(whole["tuning"]["seeds"]) if trials else 0
-    total = len(baselines) + len(starts) * sum(len(seeds[name]) for name in names)
-    bar = tqdm(total=total + len(starts) * len(plans) * tuned, desc="benchmark", unit="run", disable=None)
-    reused = 0
+    """Run everything that is not complete, then the report; returns the exit code."""
+    plan = make_plan(config)
+    out = plan.out
+    for task in plan.tasks:
+        write_inputs(out, task)
+        write_frequencies(out, task)
+    notes: dict[str, list[str]] = {}  # one line for a note that several tasks share
+    for run in (run for row in plan.runs for run in row):
+        for note in run.data.notes:
+            notes[note] = list(dict.fromkeys([*notes.get(note, []), run.data.task.name]))
+    for note, names in notes.items():
+        print(f"{', '.join(names)}: {note}")
+    baselines = [(name, task) for name in plan.whole.baselines for task in plan.tasks if name in kind_of(task.kind).baselines]
+    total = len(baselines) + len(plan.starts) * sum(len(seeds) for seeds in plan.seeds.values())
+    tuned = len(plan.trials) * len(plan.whole.tuning["seeds"]) * len(plan.starts) * len(plan.runs) if plan.trials else 0
+    done = Done(progress(total=total + tuned, desc="benchmark", unit="run"))
     for name, task in baselines:
-        bar.set_postfix_str(f"{name} on {task.name}")
-        folder, again = baseline(out, name, task)
-        folders.append(folder)
-        reused += again
-        bar.update()
-    shown: set[str] = set()  # weights that several entries start from have one row without training
-    for start, row in zip(starts, data, strict=True):
-        for part in row if start.identity not in shown else ():
-            if summary := zero_shot(start, part, 2 * plans[0]["recipe"]["max_tokens"], device, out):
-                folders.append(Path(summary["folder"]))
-                total += 1
-                reused += bool(summary.get("reused"))
-        shown.add(start.identity)
-    for own, column in zip(recipes, zip(*data, strict=True), strict=True):
-        for settings, start, part in zip(own, starts, column, strict=True):
-            place = out / start.name / part.task.name
-            chosen = settings
-            if not trials:  # of an earlier start with a grid; its runs stay, so that it can be had again at once
-                (place / "tuning.json").unlink(missing_ok=True)
-            else:
-                try:
-                    chosen = tune(settings, trials, whole["tuning"]["seeds"], start, part, device, out, bar)
-                except Exception as error:
-                    failed.append(set_down(place / "failed-tuning.json", f"{start.name} on {part.task.name}, tuning", error))
-                    bar.update(len(seeds[part.task.name]))
-                    continue
-                (place / "failed-tuning.json").unlink(missing_ok=True)
-            for seed in seeds[part.task.name]:
-                bar.set_postfix_str(f"{start.name} on {part.task.name}, seed {seed}")
-                trouble = place / f"failed-{seed}.json"
-                try:
-                    summary = run_seed(chosen, start, part, seed, device, out)
-                except Exception as error:  # one bad run must not cost the others; the report marks what is missing
-                    failed.append(set_down(trouble, f"{start.name} on {part.task.name}, seed {seed}", error))
-                else:
-                    trouble.unlink(missing_ok=True)
-                    keep_tuning(summary, chosen.get("tuned"))
-                    folders.append(Path(summary["folder"]))
-                    reused += bool(summary.get("reused"))
-                bar.update()
-    bar.close()
-    print(f"benchmark: {total} runs in {out}, {total - reused - len(failed)} made now, {reused} done already")
-    if failed:
-        print(f"{len(failed)} failed (each has a failed-*.json beside its task):", *failed, sep="\n  ", file=sys.stderr)
-
-    # ---- the report -------------------------------------------------------------------------------------------------
+        done.say(f"{name} on {task.name}")
+        done.add(*baseline(out, name, task))
+        done.bar.update()
+    total += run_zero_shots(plan, done)
+    with stop_signals() as stop:  # the state of a seed is written, and the same command goes on inside it
+        for run in (run for row in plan.runs for run in row):
+            run_seeds(plan, replace(run, stop=stop), done)
+    done.bar.close()
+    made = total - done.reused - len(done.failed)
+    print(f"benchmark: {total} runs in {out}, {made} made now, {done.reused} already complete, skipped")
+    if done.failed:
+        listed = f"{len(done.failed)} failed (each has a failed-*.json beside its task):"
+        print(listed, *done.failed, sep="\n  ", file=sys.stderr)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         print("no report from one job of a sweep: when all are done, start the same command without -m, for all tasks")
-        return 1 if failed else 0
-    report = whole["report"]
-    pretraining, corpus = (Path(path) if path else None for path in (report["pretraining"], report["corpus"]))
+    elif done.folders:
+        report(plan, done.folders)
+    return 1 if done.failed else 0
+
+
+def make_plan(config: DictConfig) -> Plan:
+    """Read and check everything, and pre-train entries with `pretrain`; a mistake in the last task is found at the start."""
+    more = pretraining_keys()[0] if any("pretrain" in model for model in config.models or [] if model) else ()
+    refuse_unread((*(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), *more), "benchmark.py")
+    named = (*KEYS, "start_from")  # which an entry of models may name
+    values = resolved(OmegaConf.masked_copy(config, [key for key in named if key in config and key != "task"]), Benchmark)
+    whole = typed(Benchmark, values)
+    device, wanted = only_device(whole.device, whole.threads), check_seeds(whole.seeds)
+    check_models(whole.models, whole.tuning)
+    if not whole.tasks:
+        raise UserError("tasks: none given. Name files of conf/task, e.g. tasks=[topic,ner].")
+    known = {name for kind in known_kinds() for name in kind_of(kind).baselines}
+    if unknown := [name for name in whole.baselines if name not in known]:
+        raise UserError(f"baselines: {unknown[0]} is not one of {', '.join(sorted(known))}.")
+    plans = [settings_for(config, task) for task in OmegaConf.to_container(config.tasks, resolve=True)]
+    recipes = [[with_recipe(settings, model.get("recipe") or {}) for model in whole.models] for settings in plans]
+    if whole.tuning and any(own.recipe.lr == "auto" for row in recipes for own in row):
+        raise UserError("recipe.lr=auto and tuning: two searches for a rate. Set one of them.")
+    for model in filter(is_pretrained_here, whole.models):
+        pretraining_config(config, model)
+    models = pretrain(config, whole.models)
+    starts = [read_start(model["checkpoint"], model["name"], model.get("scratch", False)) for model in models]
+    for remark in filter(None, (trained_by_other_code(start.path) for start in starts if start.weights is not None)):
+        print(remark)
+    cache: dict[Any, Any] = {}  # examples, and token ids by tokenizer, shared by all models and seeds
+    for settings in plans:
+        for start in starts:
+            refuse_other_language(settings, start)
+        settings.task.language = settings.task.language or language_of_models(settings.task, starts)
+    data = [[prepare_data(settings.task, start, cache, settings.cache) for start in starts] for settings in plans]
+    names = [row[0].task.name for row in data]
+    if len(set(names)) < len(names):
+        raise UserError(f"tasks: two have the same name ({', '.join(names)}). Set name in each.")
+    seeds = {row[0].task.name: seeds_for(wanted, row[0]) for row in data}
+    trials = check_tuning(whole.tuning, sorted({seed for own in seeds.values() for seed in own}))
+    runs, said = [], []
+    for own, row in zip(recipes, data, strict=True):
+        runs.append([])
+        for settings, start, part in zip(own, starts, row, strict=True):
+            filled_in, line = with_defaults(settings, start)
+            first = seeds[part.task.name][0]
+            runs[-1].append(Run(filled_in, start, part, first, device, Path(whole.out), script="benchmark"))
+            said.append(line)
+    for line in filter(None, dict.fromkeys(said)):
+        print(line)
+    return Plan(whole, starts, runs, seeds, trials)
+
+
+def language_of_models(task: TaskSettings, starts: list[Start]) -> str | None:
+    """The language of a task whose file names none: that of the models that record theirs. UserError if they differ."""
+    said = {start.name: start.language for start in starts}
+    found = one_language(said, f"Which one are the texts of {task.name} in? Name it: {{task: ..., language: NAME}}.")
+    return found and found.name
+
+
+def run_zero_shots(plan: Plan, done: Done) -> int:
+    """The rows without training, one for weights that several entries start from; returns their number."""
+    shown: set[str] = set()
+    count = 0
+    for column in zip(*plan.runs, strict=True):
+        if column[0].start.identity not in shown:
+            for run in column:
+                for untrained in (zero_shot, cloze):
+                    if summary := untrained(run.start, run.data, 2 * run.recipe.max_tokens, run.device, plan.out):
+                        done.add(summary["folder"], bool(summary.get("reused")))
+                        count += 1
+        shown.add(column[0].start.identity)
+    return count
+
+
+def run_seeds(plan: Plan, run: Run, done: Done) -> None:
+    """All seeds of one model on one task, after tuning if there is a grid; failures are recorded and counted."""
+    seeds, what = plan.seeds[run.data.task.name], f"{run.start.name} on {run.data.task.name}"
+    searched = bool(plan.trials) or run.recipe.lr == "auto"
+    if not searched:  # of an earlier start with a grid; its runs stay, so that it can be had again at once
+        (run.place / "tuning.json").unlink(missing_ok=True)
+    else:
+        try:
+            run = find_settings(plan, run, seeds, done)
+        except Exception as error:
+            done.failed.append(set_down(run.place / "failed-tuning.json", f"{what}, tuning", error))
+            done.bar.update(len(seeds))
+            return
+        (run.place / "failed-tuning.json").unlink(missing_ok=True)
+    for seed in seeds:
+        done.say(f"{what}, seed {seed}")
+        trouble = run.place / f"failed-{seed}.json"
+        try:
+            summary = run_seed(replace(run, seed=seed))
+        except Exception as error:  # one failed run must not stop the others; the report marks what is missing
+            done.failed.append(set_down(trouble, f"{what}, seed {seed}", error))
+        else:
+            trouble.unlink(missing_ok=True)
+            keep_tuning(summary, run.tuned)
+            done.add(summary["folder"], bool(summary.get("reused")))
+        done.bar.update()
+
+
+def find_settings(plan: Plan, run: Run, final: list[int], done: Done) -> Run:
+    """The run with what the grid, or the search of recipe.lr=auto, found on dev."""
+
+    def each(trial: str) -> None:
+        done.say(trial)
+        done.bar.update(bool(plan.trials))  # the search's runs are not in the bar's total
+
+    if plan.trials:
+        return tune(run, plan.trials, plan.whole.tuning["seeds"], each)
+    return search_rate(run, final, each)
+
+
+def report(plan: Plan, folders: list[Path]) -> None:
+    """The report of all results, on the terminal and as files."""
+    wanted = plan.whole.report
+    pretraining, corpus = (Path(path) if path else None for path in (wanted.pretraining, wanted.corpus))
     if pretraining and not (pretraining / "metrics.jsonl").exists():
         print(f"report: no metrics.jsonl in {pretraining}, so no curves of pre-training")
         pretraining = None
     if corpus and not corpus.exists():
         print(f"report: {corpus} is not there, so no page on the corpus")
         corpus = None
-    overlap = leaked(out, names, report["overlap"])
-    if folders:
-        print(build_report(folders, out, pretraining, corpus, report["title"], overlap=overlap))
-        print(f"\n{out / 'report.html'} (and report.md, report.csv, report.tex)")
-    return 1 if failed else 0
+    overlap = leaked(plan.out, [task.name for task in plan.tasks], wanted.overlap)
+    print(build_report(folders, plan.out, pretraining, corpus, wanted.title, overlap=overlap))
+    print(f"\n{plan.out / 'report.html'} (and report.md, report.csv, report.tex)")
 
 
 def leaked(out: Path, names: list[str], corpus: str | None) -> Path | None:
-    """The file that says how much of each test item the pre-training corpus holds; None where there is no corpus."""
+    """The file that says how much of each test item is in the pre-training corpus; None without a corpus."""
     if not corpus or not Path(corpus).exists():
         if corpus:
             print(f"report: {corpus} is not there, so no check of leakage")
@@ -183,7 +276,7 @@ def leaked(out: Path, names: list[str], corpus: str | None) -> Path | None:
 
 
 def pretrain(config: DictConfig, models: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pre-train the entries that say how, in the order listed; all entries, each with its checkpoint."""
+    """Pre-train the entries with `pretrain`, in order; returns all entries, each with its checkpoint."""
     places = places_of(config.workdir, models)
     for model in models:
         if is_pretrained_here(model):
@@ -194,102 +287,32 @@ def pretrain(config: DictConfig, models: list[dict[str, Any]]) -> list[dict[str,
 
 
 def set_down(path: Path, what: str, error: Exception) -> str:
-    """Write a failure where it can be found later; returns the line for the terminal."""
+    """Write a failure to a file; returns the line for the terminal."""
     trace = "".join(traceback.format_exception(error))
     write_json(path, {"run": what, "error": f"{type(error).__name__}: {error}", "traceback": trace})
     return f"{what}: {type(error).__name__}: {error}"
 
 
 def baseline(out: Path, name: str, task: Any) -> tuple[Path, bool]:
-    """One baseline on one task, and whether it was there already for the same examples."""
+    """One baseline on one task, and whether it existed already for the same examples."""
     folder = out / name / task.name / "seed-0"
-    digest = digest_of([name, task.digest, task.metric, task.positive])
+    code = [code_files("evaluation.baselines", rooms=("tasks", "language")), code_of_kind(task.kind)]
+    digest = digest_of([name, task.digest, task.metric, task.positive, code])
     if (folder / "digest.json").exists() and read_json(folder / "digest.json") == digest and (folder / "summary.json").exists():
         return folder, True
-    (folder / "digest.json").unlink(missing_ok=True)
-    write_baseline(out, name, task)
-    write_json(folder / "digest.json", digest)
+    with hold(folder):
+        (folder / "digest.json").unlink(missing_ok=True)
+        write_baseline(out, name, task)
+        write_json(folder / "digest.json", digest)
     return folder, False
 
 
-# ---------------------------------------------------------------- tuning: the same grid and seeds for every model and task
-
-
-def check_tuning(tuning: Any, plans: list[dict[str, Any]], final: list[int]) -> list[dict[str, Any]]:
-    """Every combination of the grid {recipe key: [values], ..., seeds: [...]}; [] without one. UserError for what cannot be.
-
-    The seeds must not be among the final ones: a rate chosen for its luck with a seed would then be scored on that luck.
-    """
-    if not tuning:
-        return []
-    grid = {key: values for key, values in tuning.items() if key != "seeds"}
-    seeds = check_seeds(tuning.get("seeds"), "tuning.seeds")
-    if seeds == "auto" or not grid:
-        raise UserError(f"tuning={tuning}: expected a grid and seeds, e.g. {{lr: [2e-5, 5e-5], seeds: [100, 101]}}.")
-    if shared := sorted(set(seeds) & set(final)):
-        raise UserError(f"tuning.seeds={seeds}: {shared[0]} is also a final seed. Choose others, e.g. [100, 101].")
-    for key, values in grid.items():
-        unknown = [plan["task"]["name"] for plan in plans if key not in plan["recipe"]]
-        if unknown or not isinstance(values, list) or not values or len({str(value) for value in values}) < len(values):
-            raise UserError(f"tuning.{key}={values}: expected a key of recipe with a list of different values.")
-    trials = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for trial in trials:
-        check_recipe(trial)
-    return trials
-
-
-def tune(settings: dict[str, Any], trials: list[dict[str, Any]], seeds: list[int], start: Start, data: Data,
-         device: torch.device, out: Path, bar: Any) -> dict[str, Any]:  # fmt: skip
-    """`settings` with the trial of the best mean dev score, and under "tuned" how it was found.
-
-    Every trial runs on every seed, each in <model>/<task>/tuning/, resumable like any run; the test split is not read. A
-    trial that diverges counts as one without a score. tuning.json beside it holds grid, seeds, runs, hours, the dev scores
-    (in the order of the seeds; null where it diverged) and the choice. Ties go to the lower dev loss.
-    """
-    place = out / start.name / data.task.name
-    scores: dict[str, list[float | None]] = {}
-    ranks, hours = [], 0.0
-    for trial in trials:
-        label = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in trial.items())
-        tried = {**settings, "recipe": {**settings["recipe"], **trial}}
-        found, losses = [], []
-        for seed in seeds:
-            bar.set_postfix_str(f"{start.name} on {data.task.name}, tuning {label}, seed {seed}")
-            folder = f"{label},seed={seed}"
-            note = place / "tuning" / f"{folder}.diverged.json"
-            digest = run_digest(tried, start, data, seed)
-            if note.exists() and read_json(note)["digest"] == digest:
-                found.append(None)
-            else:
-                note.unlink(missing_ok=True)
-                try:
-                    summary = run_seed(tried, start, data, seed, device, out, trial=folder)
-                    found.append(summary["dev_score"])
-                    losses.append(summary["dev_loss"])
-                    hours += summary["hours"]
-                except Diverged as error:
-                    shutil.rmtree(note.with_name(f".{folder}.part"), ignore_errors=True)
-                    write_json(note, {"digest": digest, "error": str(error)})
-                    found.append(None)
-            bar.update()
-        scores[label] = found
-        if None not in found:
-            ranks.append((sum(found) / len(found), -sum(losses) / len(losses), -len(ranks), trial))
-    if not ranks:
-        raise UserError(f"{start.name} on {data.task.name}: every setting of the grid diverged. Lower the rates in tuning.lr.")
-    grid = {key: list(dict.fromkeys(trial[key] for trial in trials)) for key in trials[0]}
-    chosen = max(ranks, key=lambda rank: rank[:3])[3]
-    tuned = {"grid": grid, "seeds": seeds, "runs": len(trials) * len(seeds), "hours": hours, "chosen": chosen, "scores": scores}
-    write_json(place / "tuning.json", tuned)
-    return {**settings, "recipe": {**settings["recipe"], **chosen}, "tuned": tuned}
-
-
 def keep_tuning(summary: dict[str, Any], tuned: dict[str, Any] | None) -> None:
-    """A run made before under another grid that chose the same is as good, but its summary has to tell of this grid."""
+    """A run made under another grid that chose the same settings is valid, but its summary must describe this grid."""
     path = Path(summary["folder"]) / "summary.json"
     if summary.get("reused") and summary.get("tuning") != tuned:
         write_json(path, {**read_json(path), "tuning": tuned})
 
 
 if __name__ == "__main__":
-    launch(benchmark, "benchmark")
+    launch(benchmark, "benchmark", Benchmark)

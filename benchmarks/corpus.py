@@ -1,9 +1,10 @@
-"""The corpus room measured: the pipeline, near duplicates by Jaccard bin beside datatrove, spellings, a million documents.
+"""Measure the corpus pipeline, near duplicates beside datatrove, spelling variants, and a million documents.
 
     python -m benchmarks.corpus [--path FOLDER] [--peer-python PYTHON_WITH_DATATROVE] [--copies N N] [--documents N] [--scale N]
 
-FOLDER holds raw text as `prepare.py corpus=local` takes it (default: the demo's). PYTHON is an interpreter of another
-environment with `datatrove` and `spacy`. Speeds are of processor time where the machine may be busy, and say so.
+FOLDER holds raw text as for `prepare.py corpus=local` (default: the demo's). PYTHON is an interpreter of another
+environment that has `datatrove` and `spacy`. Speeds that could suffer from a busy machine are given in processor time, and
+say so.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from typing import Any
 import numpy as np
 
 from common.files import read_jsonl, write_jsonl
-from corpus.annotate import ROW
+from common.settings import typed
 from corpus.build import build_corpus
-from corpus.duplicates import Store, exact_groups, near_clusters
-from corpus.parts import save_array
-from corpus.resolve import find_duplicates
-from corpus.signatures import SHINGLE, Signatures, band_keys, key_digest, mix
-from corpus.sources import ROOT, Reject, find_sources, read_records
+from corpus.matching.duplicates import Store, exact_groups, near_clusters
+from corpus.matching.signatures import SHINGLE, Signatures, band_keys, key_digest, mix
+from corpus.reading.sources import ROOT, Reject, find_sources, read_records
+from corpus.settings import Corpus
+from corpus.stages.annotate import ROW
+from corpus.stages.parts import StagedFile, save_array
+from corpus.stages.resolve import find_duplicates
 from language.azerbaijani import CYRILLIC, LOOKALIKES, fold_key, upper
 
 AGREEMENT = 0.7
@@ -50,8 +53,8 @@ for job in json.loads(sys.argv[1]):
     config, base = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8), job["work"]
     steps = [
         [JsonlReader(job["folder"]), MinhashDedupSignature(base + "/sigs", config=config, language="azj_Latn")],
-        [MinhashDedupBuckets(base + "/sigs", base + "/buckets", config=config)],
-        [MinhashDedupCluster(base + "/buckets", base + "/removed", config=config)],
+        [MinhashDedupBuckets(base + "/sigs", base + "/partitions", config=config)],
+        [MinhashDedupCluster(base + "/partitions", base + "/removed", config=config)],
         [JsonlReader(job["folder"]), MinhashDedupFilter(base + "/removed"), JsonlWriter(base + "/kept", compression=None)],
     ]
     start, cpu = time.perf_counter(), time.process_time()
@@ -64,19 +67,19 @@ print("RESULT" + json.dumps(found))
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and of its finished children."""
+    """Processor time of this process and its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def megabytes(kind: str) -> float:
-    """Memory of this process in MB: VmHWM the most that it had, RssAnon its own now, RssFile what it has of files now."""
+    """Memory of this process in MB: VmHWM is its peak, RssAnon its own current memory, RssFile its mapped files."""
     return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) / 1e3
 
 
 @contextlib.contextmanager
 def watch_memory() -> Iterator[dict[str, float]]:
-    """The most memory in MB within the block: `own`, `mapped` (pages of files, the libraries' among them), `MB` of both."""
+    """Peak memory in MB within the block: `own`, `mapped` (pages of files and libraries) and `MB` for both."""
     most, done = {"own": megabytes("RssAnon"), "mapped": megabytes("RssFile")}, threading.Event()
 
     def watch() -> None:
@@ -94,8 +97,8 @@ def watch_memory() -> Iterator[dict[str, float]]:
 
 
 def measure_pipeline(path: str, copies: list[int], work: Path) -> None:
-    """The text of `path` dealt out to 8 files: MB/s of one core, with 1 and 2 workers; memory at `copies` times the text."""
-    sources, _ = find_sources({"path": path})
+    """Build the text of `path` split into 8 files: MB/s per core with 1 and 2 workers, memory at `copies` times the text."""
+    sources, _ = find_sources(path)
     records = [record for source in sources for record in read_records(source) if not isinstance(record, Reject)]
     sizes = {}
     for times in copies:
@@ -109,7 +112,12 @@ def measure_pipeline(path: str, copies: list[int], work: Path) -> None:
     results = {}
     for times, workers in itertools.product(copies, (1, 2)):
         entry = {"name": "all", "path": str(work / f"raw{times}")}
-        settings = {"sources": [entry], "engine": {"workers": workers}, "quality": {"preset": "az_tuned"}}
+        settings = {
+            "language": "azerbaijani",
+            "sources": [entry],
+            "engine": {"workers": workers},
+            "quality": {"preset": "tuned"},
+        }
         words = [
             sys.executable,
             "-m",
@@ -120,36 +128,52 @@ def measure_pipeline(path: str, copies: list[int], work: Path) -> None:
         run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
         results[times, workers] = result = json.loads(run.stdout.splitlines()[-1])
         rate = sizes[times] / 1e6 / result["cpu"]
-        print(f"pipeline, {sizes[times] / 1e6:.1f} MB, {workers} workers: {result['wall']:.1f} s, {result['cpu']:.1f} s of CPU "
-              f"({rate:.2f} MB/s a core); main process at most {result['MB']:.0f} MB, {result['own']:.0f} MB of its own, "
-              f"{result['mapped']:.0f} MB of files, {result['before']:.0f} MB of its own before")  # fmt: skip
+        print(
+            f"pipeline, {sizes[times] / 1e6:.1f} MB, {workers} workers: {result['wall']:.1f} s, {result['cpu']:.1f} s of CPU "
+            f"({rate:.2f} MB/s a core); main process at most {result['MB']:.0f} MB, {result['own']:.0f} MB of its own, "
+            f"{result['mapped']:.0f} MB of files, {result['before']:.0f} MB of its own before"
+        )
     first, last = copies[0], copies[-1]
     for workers in (1, 2) if len(copies) > 1 else ():
         less, more = results[first, workers], results[last, workers]
         each = (more["MB"] - less["MB"]) * 1e6 / (more["documents"] - less["documents"])
-        print(f"pipeline, {workers} workers: {each:.0f} bytes of memory for each document more, from {less['documents']:,} to "
-              f"{more['documents']:,} documents")  # fmt: skip
+        print(
+            f"pipeline, {workers} workers: {each:.0f} bytes of memory for each document more, from {less['documents']:,} to "
+            f"{more['documents']:,} documents"
+        )
     one, two = results[first, 1], results[first, 2]
-    print(f"pipeline, 2 workers against 1: {one['wall'] / two['wall']:.2f} times as fast by the clock (load "
-          f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores); {two['main']:.1f} of {two['cpu']:.1f} s outside workers allow "
-          f"{one['cpu'] / (two['main'] + (two['cpu'] - two['main']) / 2):.2f} times on free cores")  # fmt: skip
+    print(
+        f"pipeline, 2 workers against 1: {one['wall'] / two['wall']:.2f} times as fast by the clock (load "
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores); {two['main']:.1f} of {two['cpu']:.1f} s outside workers allow "
+        f"{one['cpu'] / (two['main'] + (two['cpu'] - two['main']) / 2):.2f} times on free cores"
+    )
 
 
 def build_once(words: str) -> None:
-    """One build in a process of its own; the last line of output says what it took."""
+    """One build in its own process; the last line of output has the measurement."""
     settings, out = json.loads(words)
     start, before = time.perf_counter(), megabytes("RssAnon")
     with watch_memory() as memory:
-        report = build_corpus(settings, out)
+        report = build_corpus(typed(Corpus, settings, "corpus"), out)
         main = time.process_time()
-    print(json.dumps({"wall": time.perf_counter() - start, "cpu": cpu_seconds(), "main": main, "before": before,
-                      "documents": report["total"]["in"], **memory}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "wall": time.perf_counter() - start,
+                "cpu": cpu_seconds(),
+                "main": main,
+                "before": before,
+                "documents": report["total"]["in"],
+                **memory,
+            }
+        )
+    )
 
 
 def vocabulary(path: str) -> list[str]:
-    """Up to 30,000 words of the text, most frequent first; words of random syllables make up what a small text lacks."""
+    """Up to 30,000 words of the text, most frequent first, filled up with words of random syllables."""
     counts: dict[str, int] = defaultdict(int)
-    sources, _ = find_sources({"path": path})
+    sources, _ = find_sources(path)
     for source in sources:
         for record in read_records(source):
             if not isinstance(record, Reject):
@@ -164,7 +188,7 @@ def vocabulary(path: str) -> list[str]:
 
 
 def planted(words: list[str], count: int, seed: int) -> tuple[list[str], list[tuple[int, int]]]:
-    """`count` documents of 241 words on average (Zipf), of which 28 % are copies with up to 25 % of their words replaced."""
+    """`count` documents of 241 words on average (Zipf); 28 % are copies with up to 25 % of their words replaced."""
     chance = np.random.default_rng(seed)
     share = 1 / np.arange(1, len(words) + 1)
     share /= share.sum()
@@ -186,7 +210,7 @@ def planted(words: list[str], count: int, seed: int) -> tuple[list[str], list[tu
 
 
 def ours(texts_file: Path) -> tuple[np.ndarray, float]:
-    """Clusters of the documents of a .jsonl file and the processor time from reading to clusters."""
+    """Cluster the documents of a .jsonl file; returns the clusters and the processor time."""
     start = time.process_time()
     signer, signed, digests = Signatures(), [], []
     for _, record in read_jsonl(texts_file):
@@ -203,7 +227,7 @@ def ours(texts_file: Path) -> tuple[np.ndarray, float]:
 
 
 def peer(python: str, jobs: list[dict[str, str]]) -> dict[str, Any]:
-    """datatrove's MinHash over each job's folder: seconds, processor time, and the ids kept."""
+    """datatrove's MinHash over each job's folder: seconds, processor time, and the ids it keeps."""
     run = subprocess.run([python, "-c", PEER, json.dumps(jobs)], capture_output=True, text=True, check=False)
     if run.returncode:
         sys.exit(f"datatrove failed:\n{run.stderr[-3000:]}")
@@ -216,7 +240,7 @@ def peer(python: str, jobs: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def write_documents(folder: Path, texts: list[str]) -> Path:
-    """One .jsonl file with the texts, ids by number."""
+    """Write one .jsonl file with the texts; ids are their numbers."""
     folder.mkdir(parents=True)
     write_jsonl(folder / "all.jsonl", ({"id": str(number), "text": text} for number, text in enumerate(texts)))
     return folder / "all.jsonl"
@@ -227,16 +251,28 @@ def measure_near(words: list[str], count: int, python: str | None, work: Path) -
     texts, pairs = planted(words, count, seed=11)
     file = write_documents(work / "near", texts)
     cluster, cpu = ours(file)
-    print(f"near duplicates, {count:,} documents of {sum(len(t.split()) for t in texts) / count:.0f} words: "
-          f"{count / cpu:,.0f} documents/s of processor")  # fmt: skip
+    print(
+        f"near duplicates, {count:,} documents of {sum(len(t.split()) for t in texts) / count:.0f} words: "
+        f"{count / cpu:,.0f} documents/s of processor"
+    )
     kept: set[str] = set()
     if python:
-        peer_count = min(count, 4000)  # it is slow; the pairs among the first documents are what it is asked for
-        result = peer(python, [{"name": "near", "folder": str(write_documents(work / "near-peer", texts[:peer_count]).parent),
-                                "work": str(work / "peer-near")}])["near"]  # fmt: skip
+        peer_count = min(count, 4000)  # it is slow; only pairs among the first documents are needed
+        result = peer(
+            python,
+            [
+                {
+                    "name": "near",
+                    "folder": str(write_documents(work / "near-peer", texts[:peer_count]).parent),
+                    "work": str(work / "peer-near"),
+                }
+            ],
+        )["near"]
         kept = result["kept"]
-        print(f"  datatrove, {peer_count:,} documents: {peer_count / result['cpu']:,.0f} documents/s of processor; "
-              f"ours is {count / cpu / (peer_count / result['cpu']):.0f} times as fast")  # fmt: skip
+        print(
+            f"  datatrove, {peer_count:,} documents: {peer_count / result['cpu']:,.0f} documents/s of processor; "
+            f"ours is {count / cpu / (peer_count / result['cpu']):.0f} times as fast"
+        )
     hits, theirs = defaultdict(list), defaultdict(list)
     shingles = [None] * count
     for left, right in pairs:
@@ -257,25 +293,27 @@ def measure_near(words: list[str], count: int, python: str | None, work: Path) -
     family = np.arange(count)
     for left, right in pairs:
         family[right] = family[left]
-    print(f"  documents joined with one that they do not descend from: {int((family[cluster] != family).sum())}")
+    print(f"  documents joined with an unrelated one: {int((family[cluster] != family).sum())}")
 
 
 def spellings(text: str) -> dict[str, str]:
-    """The same text as people and machines spell it."""
+    """One text in the different spellings that people and machines produce."""
     cyrillic = {latin: letter for letter, latin in CYRILLIC.items() if len(latin) == 1 and letter not in "йэц"}
     look = {latin: letter for letter, latin in LOOKALIKES.items() if latin in "aeopcx"}
     flat = text.translate(str.maketrans("əğıöşüçƏĞIİÖŞÜÇ", "egiosucEGIIOSUC"))
     return {
-        "upper case": upper(text), "ASCII": flat, "e for ə": text.replace("ə", "e").replace("Ə", "E"),
+        "upper case": upper(text),
+        "ASCII": flat,
+        "e for ə": text.replace("ə", "e").replace("Ə", "E"),
         "Cyrillic": "".join(cyrillic.get(letter, letter) for letter in text.replace("I", "ı").replace("İ", "i").lower()),
         "ä of 1991": text.replace("ə", "ä").replace("Ə", "Ä"),
         "homoglyphs": "".join(look.get(letter, letter) for letter in text),
-    }  # fmt: skip
+    }
 
 
 def measure_spellings(path: str, python: str | None, work: Path) -> None:
-    """Twins of the first 200 documents in other spellings: how many are found on our key, and by datatrove."""
-    sources, _ = find_sources({"path": path})
+    """Copies of the first 200 documents in other spellings: how many our key finds, and how many datatrove's."""
+    sources, _ = find_sources(path)
     records = (record for source in sources for record in read_records(source) if not isinstance(record, Reject))
     texts = [record.text for record in records if len(record.text.split()) >= 20 and not record.text.isascii()][:200]
     jobs = []
@@ -301,7 +339,7 @@ def measure_spellings(path: str, python: str | None, work: Path) -> None:
 
 
 def measure_scale(words: list[str], count: int, work: Path) -> None:
-    """`count` documents signed, in parts on disk as the build has them, then the duplicates stage in a process of its own."""
+    """Sign `count` documents in parts on disk, as a build does, then run the duplicates stage in its own process."""
     chance, table = np.random.default_rng(3), np.array(words)
     share = 1 / np.arange(1, len(words) + 1)
     steps = np.cumsum(share / share.sum())
@@ -329,30 +367,34 @@ def measure_scale(words: list[str], count: int, work: Path) -> None:
         np.savez(folder / f"{number:05d}.npz", rows=rows)
         save_array(folder / "decided" / f"{number:05d}.npy", np.zeros(size, np.uint8))
         spent += time.process_time() - begun
-    print(f"scale: {count:,} documents of 60 words signed at {count / spent:,.0f} documents/s of processor "
-          f"({time.process_time() - start:.0f} s with their making)")  # fmt: skip
+    print(
+        f"scale: {count:,} documents of 60 words signed at {count / spent:,.0f} documents/s of processor "
+        f"({time.process_time() - start:.0f} s including their generation)"
+    )
     words_ = [sys.executable, "-m", "benchmarks.corpus", "--cluster", str(folder)]
     run = subprocess.run(words_, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(run.stdout.splitlines()[-1])
     each = (result["own"] - result["before"]) * 1e6 / count
     whole = result["before"] / 1e3 + each * 30e6 / 1e9
-    print(f"scale: duplicates of {count:,} in {result['cpu']:.1f} s of processor ({count / result['cpu']:,.0f} documents/s), "
-          f"{result['clusters']:,} clusters; memory of its own {result['before']:.0f} MB before, {result['own']:.0f} MB "
-          f"at most, {result['MB']:.0f} MB with files. 30 million at {each:.0f} bytes a document: {whole:.1f} GB "
-          f"({30e6 * (576 + ROW.itemsize) / 1e9:.1f} GB on disk)")  # fmt: skip
+    print(
+        f"scale: duplicates of {count:,} in {result['cpu']:.1f} s of processor ({count / result['cpu']:,.0f} documents/s), "
+        f"{result['clusters']:,} clusters; memory of its own {result['before']:.0f} MB before, {result['own']:.0f} MB "
+        f"at most, {result['MB']:.0f} MB with files. 30 million at {each:.0f} bytes a document: {whole:.1f} GB "
+        f"({30e6 * (576 + ROW.itemsize) / 1e9:.1f} GB on disk)"
+    )
 
 
 def cluster_once(folder: Path) -> None:
-    """The duplicates stage over the parts in `folder`; the last line of output says what it took."""
+    """Run the duplicates stage over the parts in `folder`; the last line of output has the measurement."""
     parts = [len(np.load(file, mmap_mode="r")) for file in sorted((folder / "decided").iterdir())]
-    file = {"source": 0, "label": "all", "annotated": str(folder), "decided": str(folder / "decided"), "mended": None,
-            "parts": parts, "start": 0, "reasons": []}  # fmt: skip
-    task = {"files": [file], "near_duplicates": AGREEMENT, "min_characters": 10, "folder": str(folder / "out"), "digest": ""}
+    file = StagedFile(0, "all", str(folder), parts, 0, decided=str(folder / "decided"))
+    settings = {"near_duplicates": AGREEMENT, "min_characters": 10}
+    task = {"files": [file], "settings": settings, "folder": str(folder / "out"), "digest": ""}
     before, cpu = megabytes("RssAnon"), time.process_time()
     with watch_memory() as memory:
         find_duplicates(task)
     cpu = time.process_time() - cpu
-    found = int((np.load(folder / "out" / "fate.npy")["reason"] == 0).sum())
+    found = int((np.load(folder / "out" / "decision.npy")["reason"] == 0).sum())
     print(json.dumps({"cpu": cpu, "before": before, "clusters": found, **memory}))
 
 

@@ -3,13 +3,13 @@
     python -m benchmarks.finetuning
     python -m benchmarks.finetuning --model base --tasks ner qa --batch 32
 
-Titles, pairs, names and question windows: of the real set where AZ_DATA names it, else of the demo. The peers are
-BertFor*'s forward and backward with fused AdamW and clipping, its rows padded to the task's max_length (as run_glue and
-run_qa do) or to the longest of each batch (as run_ner does); ours are finetune.py's rows, flat. The peers are in fp32 on
-CPU, as the scripts run, and in bf16 on CUDA; ours in what finetune.py takes by itself, and in fp32 too where that is
-another. Rows are drawn from all of the train file. All runs are processes of their own and alternate. First the losses of
-the same weights and rows are computed in fp32; more than 1e-4 apart is an error. Rows of a question are windows; real
-tokens are all of a row's, never padding.
+The tasks are titles, pairs, names and question windows, from the real set if AZ_DATA names it and from the demo
+otherwise. The peer runs BertFor*'s forward and backward with fused AdamW and clipping, with rows padded to the task's
+max_length (as run_glue and run_qa do) or to the longest row of each batch (as run_ner does). Ours are finetune.py's flat
+rows. On CPU the peer runs in fp32, as its scripts do, and on CUDA in bf16; ours runs in the precision that finetune.py
+chooses, and also in fp32 if that differs. Rows are drawn from the whole train file. Every run is its own process, and the
+runs alternate. Before measuring, both losses are computed in fp32 from the same weights and rows; a difference above 1e-4
+is an error. A row of a question is a window of its context; only real tokens are counted, never padding.
 """
 
 import argparse
@@ -28,36 +28,41 @@ from omegaconf import OmegaConf
 
 from benchmarks.measure import child, in_child, in_turn, machine, markdown, model_shape, prepared, ratios, report, shown, spread
 from benchmarks.peers import CLOSE, PAD
-from benchmarks.pretraining import judged
+from benchmarks.pretraining import against_bar
 from common.errors import UserError, command
 from common.files import read_json, write_json
-from common.launch import ROOT
-from data.features import Encoded, Row, collate, cut_by_tokens, encode, units
+from common.launch import ROOT, read_option
+from common.settings import typed
+from data.features import collate, cut_by_tokens, encode, units
 from data.packing import stream
-from data.tasks import load_task
+from model.convert.families import config_to_transformers, to_transformers
 from model.encoder import Encoder, EncoderConfig
-from model.families import config_to_transformers, to_transformers
 from model.heads import TaskModel, has_pooler
+from tasks.base import kind_of
+from tasks.encoding import Encoded, Row
+from tasks.load import load_task
+from tasks.settings import TaskSettings
 from tokenization.loading import load_tokenizer
-from training.finetuning import MAX_LENGTH
 from training.memory import keep_freed_blocks
 from training.precision import choose_dtype
 from training.tracking import peak_memory, reset_peak_memory
 
-BARS = {"max-length": 3.0, "dynamic": 1.3}  # examples a second of ours over this peer's
+BARS = {"max-length": 3.0, "dynamic": 1.3}  # required ratio of examples a second, ours over this peer's
 REAL = {"titles": "az_news", "pairs": "az_paraphrase", "ner": "az_ner", "qa": "tr_qa"}  # files of conf/task
 DEMO = {"titles": "topic", "pairs": "paraphrase", "ner": "ner", "qa": "qa"}
 MAX_TOKENS = 16384  # of one forward pass of ours, as conf/recipe.yaml has it
 HEADS = {
-    "classification": "BertForSequenceClassification", "pair": "BertForSequenceClassification",
-    "tagging": "BertForTokenClassification", "qa": "BertForQuestionAnswering",
-}  # fmt: skip
+    "classification": "BertForSequenceClassification",
+    "pair": "BertForSequenceClassification",
+    "tagging": "BertForTokenClassification",
+    "qa": "BertForQuestionAnswering",
+}
 
 # ---------------------------------------------------------------------------------------------------- a child
 
 
 def read_rows(work: dict[str, Any]) -> Encoded:
-    """The rows that the parent left in a file, each an example of its own."""
+    """Read the rows that the parent process wrote; each row is its own example."""
     encoded = Encoded(work["kind"])
     for values in read_json(work["rows"]):
         ids, positions, targets = (np.array(values[name]) for name in ("ids", "positions", "targets"))
@@ -66,15 +71,16 @@ def read_rows(work: dict[str, Any]) -> Encoded:
 
 
 def models(work: dict[str, Any]) -> tuple[TaskModel, torch.nn.Module]:
-    """Our task model with weights drawn from seed 0, and transformers' with the same."""
+    """Our task model with weights from seed 0, and transformers' model with the same weights."""
     import transformers
 
     torch.manual_seed(0)
     config, kind = EncoderConfig.from_dict(work["shape"]), work["kind"]
     ours = TaskModel(Encoder(config, pooler=has_pooler(kind, "pooler")), kind, work["labels"])
     values = config_to_transformers(config, "bert", {"pad_token_id": PAD}) | {
-        "num_labels": ours.head.out_features, "attention_probs_dropout_prob": work["attention_dropout"]
-    }  # fmt: skip
+        "num_labels": ours.head.out_features,
+        "attention_probs_dropout_prob": work["attention_dropout"],
+    }
     values.pop("architectures")
     peer = getattr(transformers, HEADS[kind])(transformers.BertConfig(**values))
     weights = to_transformers({n: w for n, w in ours.state_dict().items() if n.startswith("encoder.")}, config, "bert")
@@ -105,7 +111,7 @@ def padded(encoded: Encoded, numbers: np.ndarray, width: int | None) -> dict[str
 
 
 def check(work: dict[str, Any], encoded: Encoded) -> dict[str, Any]:
-    """Both losses without dropout in fp32. A question alone: the peer's softmax runs over padding too."""
+    """Both losses in fp32 without dropout. Questions are compared one by one: the peer's softmax includes padding."""
     ours, peer = (model.eval() for model in models(work))
     numbers = np.arange(1 if work["kind"] == "qa" else min(8, len(encoded)))
     with torch.no_grad():
@@ -120,7 +126,7 @@ def check(work: dict[str, Any], encoded: Encoded) -> dict[str, Any]:
 
 
 def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
-    """Optimizer steps, one a batch; the loss of each."""
+    """Optimizer steps, one for each batch; returns their losses."""
     device = torch.device(work["device"])
     ours, peer = models(work)
     flat = work["way"].startswith("ours")
@@ -155,7 +161,7 @@ def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> 
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any]:
-    """Check the losses, or take warm-up steps and then measured ones."""
+    """Check the losses, or run warm-up steps and then measured ones."""
     encoded = read_rows(work)
     if work["way"] == "check":
         return check(work, encoded)
@@ -173,20 +179,26 @@ def measure(work: dict[str, Any]) -> dict[str, Any]:
     seconds, effort = time.perf_counter() - begin, time.process_time() - effort
     measured = batches[work["warmup"] :].flatten()
     tokens = sum(len(encoded.rows[number].ids) for number in measured)
-    return {"examples_per_second": len(measured) / seconds, "tokens_per_second": tokens / seconds, "seconds": seconds,
-            "cpu_seconds": effort, "peak_bytes": peak_memory(device), "loss": float(last[-1])}  # fmt: skip
+    return {
+        "examples_per_second": len(measured) / seconds,
+        "tokens_per_second": tokens / seconds,
+        "seconds": seconds,
+        "cpu_seconds": effort,
+        "peak_bytes": peak_memory(device),
+        "loss": float(last[-1]),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------- the table
 
 
 def rows_of(name: str, data: Path, needed: int, folder: Path) -> dict[str, Any]:
-    """Encode at most `needed` rows of a task once for all children: kind, labels, max_length, mean length and their file."""
+    """Encode at most `needed` rows of a task once for all child processes: kind, labels, max_length, mean length, file."""
     real = (Path(os.environ.get("AZ_DATA", ROOT.parent / "shared" / "az")) / "tasks").is_dir()
-    file = ROOT / "conf" / "task" / f"{(REAL if real else DEMO).get(name, name)}.yaml"
-    options = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    task = load_task(options)
-    longest = MAX_LENGTH.get(task.kind, 128)
+    chosen = read_option("task", (REAL if real else DEMO).get(name, name))
+    options = OmegaConf.to_container(OmegaConf.create({"language": "azerbaijani", "task": chosen}), resolve=True)["task"]
+    task = load_task(typed(TaskSettings, options, "task"))
+    longest = kind_of(task.kind).max_length
     drawn = [task.train[number] for number in stream(0).permutation(len(task.train))[:needed]]  # files are sorted by text
     encoded = encode(drawn, task.kind, load_tokenizer(data / "tokenizer"), task.labels, longest, None)
     rows = [
@@ -195,26 +207,33 @@ def rows_of(name: str, data: Path, needed: int, folder: Path) -> dict[str, Any]:
     ]
     write_json(folder / f"{name}.json", rows)
     mean = sum(len(row["ids"]) for row in rows) / len(rows)
-    return {"task": task.name, "kind": task.kind, "labels": len(task.labels or []), "max_length": longest, "mean": mean,
-            "rows": str(folder / f"{name}.json")}  # fmt: skip
+    return {
+        "task": task.name,
+        "kind": task.kind,
+        "labels": len(task.labels or []),
+        "max_length": longest,
+        "mean": mean,
+        "rows": str(folder / f"{name}.json"),
+    }
 
 
 @command
 def main() -> None:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.finetuning", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.finetuning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="+", choices=list(REAL), default=list(REAL))
     parser.add_argument("--model", default="small", help="small, base, large, or a bert_* in conf/model (default small)")
     parser.add_argument("--data", help="folder with a tokenizer (default: made once in runs/)")
-    parser.add_argument("--vocab", type=int, default=64000, help="pieces (default 64000)")
+    parser.add_argument("--vocab", type=int, default=64000, help="tokens (default 64000)")
     parser.add_argument("--batch", type=int, default=32, help="rows of a step, on all sides (default 32, as finetune.py's)")
     parser.add_argument("--attention-dropout", type=float, default=0.1, help="of the peer (default 0.1, its config's)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5, help="alternating runs of every way (default 5)")
     parser.add_argument("--steps", type=int, default=6, help="measured a run (default 6)")
-    parser.add_argument("--warmup", type=int, default=2, help="steps left out before (default 2)")
+    parser.add_argument("--warmup", type=int, default=2, help="warm-up steps before them (default 2)")
     parser.add_argument("--out", help="folder for the table (.md) and numbers (.json)")
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(options.threads), "options": vars(options), "tasks": {}}
@@ -224,8 +243,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.tasks:
             task = rows_of(name, data, (options.steps + options.warmup) * options.batch, Path(folder))
-            base = {"shape": shape, "batch": options.batch, "device": options.device, "warmup": options.warmup,
-                    "steps": options.steps, "attention_dropout": options.attention_dropout, **task}  # fmt: skip
+            base = {
+                "shape": shape,
+                "batch": options.batch,
+                "device": options.device,
+                "warmup": options.warmup,
+                "steps": options.steps,
+                "attention_dropout": options.attention_dropout,
+                **task,
+            }
             losses = in_child("benchmarks.finetuning", base | {"way": "check"}, options.threads)
             mixed = options.device == "cpu" and choose_dtype("auto", torch.device("cpu")) != torch.float32  # the peers are not
             works = {way: base | {"way": way} for way in ("ours", *(["ours fp32"] if mixed else []), *BARS)}
@@ -249,9 +275,11 @@ def main() -> None:
                     ]
                 )
                 if way in BARS:
-                    notes.append(judged(f"{name}: {way}", speed["median"], BARS[way], above=True))
-            notes.append(f"{name}: loss of the same weights and rows (fp32), ours and theirs: {losses['ours']:.5f} and "
-                         f"{losses['theirs']:.5f}.")  # fmt: skip
+                    notes.append(against_bar(f"{name}: {way}", speed["median"], BARS[way], above=True))
+            notes.append(
+                f"{name}: loss of the same weights and rows (fp32), ours and theirs: {losses['ours']:.5f} and "
+                f"{losses['theirs']:.5f}."
+            )
     head = ["task", "way", "rows/s, median (range)", "real tokens/s", "ours / this", "by CPU time", "peak MB"]
     notes.append(f"{options.repeats} alternating runs of {options.steps} steps of {options.batch} rows after {options.warmup}.")
     report(f"fine-tuning {options.model} {options.device}", markdown(head, table), notes, found, options.out)

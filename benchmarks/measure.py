@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: measurements in processes of their own, in turn, and the tables made of them."""
+"""Shared by the speed benchmarks: measurements in separate processes, run in turn, and their tables."""
 
 import argparse
 import json
@@ -23,16 +23,22 @@ MARK = "measured: "  # begins the line of a child's output that holds its result
 
 
 def machine(threads: int | None = None) -> dict[str, Any]:
-    """Where this runs: what a speed must be read by. `load` is the mean number of busy processes of the last minute."""
+    """The machine that a speed belongs to. `load` is the mean number of busy processes during the last minute."""
     name = "unknown"
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": name, "cores": os.cpu_count(), "threads": threads, "gpu": gpu, "torch": torch.__version__,
-        "python": sys.version.split()[0], "load": round(os.getloadavg()[0], 2), "commit": git_state()["commit"],
-    }  # fmt: skip
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": gpu,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "load": round(os.getloadavg()[0], 2),
+        "commit": git_state()["commit"],
+    }
 
 
 def machine_line(found: dict[str, Any]) -> str:
@@ -45,12 +51,12 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """A child's environment: so many threads, which spin for a moment when they wait, as the Makefile has it."""
+    """Environment of a child process: number of threads, which spin briefly while they wait, as in the Makefile."""
     return os.environ | {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "20000", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def in_child(module: str, work: dict[str, Any], threads: int, ranks: int = 1) -> dict[str, Any]:
-    """Let a fresh process (or `ranks` of them) run `module` on `work`; its answer. UserError with its words if it fails."""
+    """Run `module` on `work` in a process (or `ranks` of them); returns its answer. UserError with its output on failure."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     result = subprocess.run(
         [sys.executable, *several, "-m", module, json.dumps(work | {"threads": threads})],
@@ -68,7 +74,7 @@ def in_child(module: str, work: dict[str, Any], threads: int, ranks: int = 1) ->
 
 
 def child(run: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
-    """The other side of `in_child`: take the work off the command line, print the answer (None: another rank does)."""
+    """The child's side of `in_child`: read the work from the command line, print the answer (None: another rank does)."""
     work = json.loads(sys.argv[1])
     torch.set_num_threads(work["threads"])
     try:
@@ -80,7 +86,7 @@ def child(run: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
 
 
 def in_turn(module: str, works: dict[str, dict[str, Any]], repeats: int, threads: int) -> dict[str, list[dict[str, Any]]]:
-    """Every way once, `repeats` times over: what slows the machine for a while slows all of them alike."""
+    """Run every variant once, `repeats` times over, so that a slow phase affects all of them alike."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
     bar = tqdm(total=repeats * len(works), desc="measuring", unit=" runs", disable=None)
     for _ in range(repeats):
@@ -115,7 +121,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def report(title: str, table: str, notes: list[str], result: dict[str, Any], out: str | None) -> None:
-    """Print the table with its machine and notes; with `out`, a folder, leave <title>.md and <title>.json there too."""
+    """Print the table with its machine and notes; with `out`, a folder, also write <title>.md and <title>.json there."""
     text = "\n\n".join([f"# {title}", machine_line(result["machine"]), table, *notes])
     print(text)
     if out:
@@ -125,7 +131,7 @@ def report(title: str, table: str, notes: list[str], result: dict[str, Any], out
 
 
 def conf_name(name: str) -> str:
-    """The file in conf/model that `name` means: itself, or bert_NAME (small: bert_small)."""
+    """The file in conf/model that `name` means: itself or bert_NAME (small: bert_small)."""
     known = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
     found = next((full for full in (name, f"bert_{name}") if full in known), None)
     if found is None:
@@ -134,19 +140,19 @@ def conf_name(name: str) -> str:
 
 
 def model_shape(name: str, **changes: Any) -> dict[str, Any]:
-    """The shape in that file with `changes` that are not None."""
+    """The model config in that file with every change that is not None."""
     values = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{conf_name(name)}.yaml"))
     return EncoderConfig.from_dict(values | {k: v for k, v in changes.items() if v is not None}).to_dict()
 
 
 def _text(folder: Path) -> Path:
-    """The text that a folder of ours was made of: the real set where AZ_DATA names it (as everywhere), or the demo's."""
+    """The text for a prepared folder: the real set if AZ_DATA names it, otherwise the demo's."""
     real = Path(os.environ.get("AZ_DATA", ROOT.parent / "shared" / "az")) / "corpus"
     return ROOT / "data" / "demo" / "corpus" if folder.name.startswith("benchmark-demo") or not real.is_dir() else real
 
 
 def prepared(data: str | None, vocab: int) -> Path:
-    """A folder with corpus, tokenizer and shards: `data`, or runs/benchmark-..., made on the first call."""
+    """A folder with corpus, tokenizer and shards: `data`, or runs/benchmark-..., which the first call makes."""
     if data:
         return Path(data).absolute()
     kind = "demo" if _text(Path()).parent.name == "demo" else "real"
@@ -165,16 +171,25 @@ def prepared(data: str | None, vocab: int) -> Path:
 
 
 def train_words(data: Path, options: argparse.Namespace) -> list[str]:
-    """Words of a train.py run (experiment=local) on a prepared folder, to be followed by what is to differ.
+    """Command line of a train.py run (experiment=local) on a prepared folder; the caller appends what differs.
 
-    A folder that `prepared` made goes through train.py's own look at its stages; in another one the stages, made with a
-    config that is not known here, are left alone.
+    In a folder that `prepared` made, train.py checks the earlier stages itself. In a folder of the user's the stages were made
+    with an unknown config and are left alone.
     """
     ours = data.parent == ROOT / "runs" and data.name.startswith("benchmark-")
-    driver = ["-c", "import prepare, runpy, sys; prepare.prepare = lambda settings: None; sys.argv = sys.argv[1:]; "
-                    "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')"]  # fmt: skip
+    driver = [
+        "-c",
+        "import prepare, runpy, sys; prepare.prepare = lambda settings: None; sys.argv = sys.argv[1:]; "
+        "sys.path.insert(0, '.'); runpy.run_path(sys.argv[0], run_name='__main__')",
+    ]
     return [
-        *([] if ours else driver), "train.py", "experiment=local", f"corpus.path={_text(data)}", f"workdir={data}",
-        f"tokenizer.vocab_size={options.vocab}", f"device={options.device}", f"threads={options.threads}",
+        *([] if ours else driver),
+        "train.py",
+        "experiment=local",
+        f"corpus.path={_text(data)}",
+        f"workdir={data}",
+        f"tokenizer.vocab_size={options.vocab}",
+        f"device={options.device}",
+        f"threads={options.threads}",
         f"compile={str(options.compile).lower()}",
-    ]  # fmt: skip
+    ]

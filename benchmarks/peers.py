@@ -1,11 +1,11 @@
-"""One measurement of a pre-training step, ours or transformers', in a process of its own (see benchmarks.pretraining).
+"""One measurement of a pre-training step, ours or transformers', in its own process (see benchmarks.pretraining).
 
     python -m benchmarks.peers '{"way": "ours", ...}'      prints one line of JSON; benchmarks.measure.in_child calls it
 
-Both sides read the same shards and are counted by the same measure: tokens of text, neither padding nor special ones.
-Ours is the step of train.py made of the same parts. Theirs is what transformers' run_mlm script does: documents joined and
-cut into blocks (`group_texts`) or, for "theirs-padded", one document a row padded to the longest of its batch; its collator;
-BertForMaskedLM; fused AdamW and clipping as its Trainer has them, without the Trainer's own cost.
+Both sides read the same shards, and both count text tokens only, neither padding nor special tokens. Ours is the step of
+train.py, built from the same parts. The peer is what transformers' run_mlm script does: documents joined and cut into
+blocks (`group_texts`) or, for "theirs-padded", one document a row, padded to the longest of its batch; its collator;
+BertForMaskedLM; fused AdamW and clipping as in its Trainer, without the Trainer's own overhead.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from data.loader import Batch, Loader, ahead
 from data.masking import Masking
 from data.packing import SPECIALS, pack_epoch, stream
 from data.shards import DOCUMENT, Shards, open_shards
+from model.convert.families import config_to_transformers, to_transformers
 from model.encoder import EncoderConfig, count_parameters
-from model.families import config_to_transformers, to_transformers
 from model.mlm import MaskedLM
 from tokenization.loading import load_tokenizer
 from training.distributed import Ranks, start, without_sync
@@ -36,21 +36,22 @@ from training.flops import measured_peak, step_flops
 from training.memory import keep_freed_blocks
 from training.optimizers import build_optimizers, step_unless
 from training.precision import choose_dtype
+from training.settings import Optimizer
 from training.tracking import peak_memory, reset_peak_memory
 
-PAD, UNK, CLS, SEP, MASK = range(5)  # of documents made of random pieces
-CLOSE = 1e-4  # the two losses, computed of the same weights and ids in fp32, may differ by so much
+PAD, UNK, CLS, SEP, MASK = range(5)  # of documents made of random tokens
+CLOSE = 1e-4  # largest difference of the two losses, from the same weights and ids in fp32
 
 
 def documents(work: dict[str, Any]) -> tuple[Shards, Masking, int, int]:
-    """Shards, masking, [CLS] and [SEP]: of a prepared folder, or random pieces in documents of `random` [n] lengths."""
+    """Shards, masking, [CLS] and [SEP] of a prepared folder, or random tokens in documents of `random` [n] lengths."""
     options = {key: value for key, value in group("masking", work["masking"]).items() if not key.startswith("rate_")}
     vocab = work["shape"]["vocab_size"]
     if work.get("data"):
         tokenizer = load_tokenizer(Path(work["data"]) / "tokenizer")
         if tokenizer.vocab_size > vocab:
             raise UserError(
-                f"--vocab {vocab}: the tokenizer of {work['data']} has {tokenizer.vocab_size} pieces. Give as many."
+                f"--vocab {vocab}: the tokenizer of {work['data']} has {tokenizer.vocab_size} tokens. Give as many."
             )
         shards = open_shards(Path(work["data"]) / "shards", tokenizer)
         return shards, Masking.of(tokenizer, **options), tokenizer.cls_id, tokenizer.sep_id
@@ -72,20 +73,20 @@ def group(name: str, option: str) -> dict[str, Any]:
 
 
 def our_model(work: dict[str, Any], device: torch.device) -> MaskedLM:
-    """Our model of the shape asked for, its weights drawn from seed 0."""
+    """Our model of the requested shape, with weights from seed 0."""
     torch.manual_seed(0)
     return MaskedLM(EncoderConfig.from_dict(work["shape"]), last_block_on_masked=True).to(device)
 
 
 def our_steps(work: dict[str, Any], raw: MaskedLM, ranks: Ranks) -> Iterator[tuple[int, float, torch.Tensor]]:
-    """Steps without end, as train.py takes them: (tokens of text over all ranks, FLOPs, loss) of each."""
+    """Endless steps as in train.py: (text tokens over all ranks, FLOPs, loss) of each."""
     device = ranks.device
     shards, masking, cls_id, sep_id = documents(work)
     budget = work["batch_tokens"] // ranks.world
     loader = Loader(shards, masking, np.ones(len(shards.sources)), budget, 0, cls_id, sep_id)
-    optimizers = build_optimizers(raw, group("optimizer", work["optimizer"]))
-    model = ranks.wrap(torch.compile(raw, dynamic=True) if work["compile"] else raw)
     dtype = choose_dtype(work["precision"], device)
+    optimizers = build_optimizers(raw, Optimizer(**group("optimizer", work["optimizer"])), dtype)
+    model = ranks.wrap(torch.compile(raw, dynamic=True) if work["compile"] else raw)
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
 
     def numbers() -> Iterator[tuple[int, int]]:
@@ -118,7 +119,7 @@ def our_steps(work: dict[str, Any], raw: MaskedLM, ranks: Ranks) -> Iterator[tup
 
 
 def peer_model(work: dict[str, Any], raw: MaskedLM) -> torch.nn.Module:
-    """transformers' *ForMaskedLM with the weights of ours, its attention through SDPA, as AutoModel gives it."""
+    """transformers' *ForMaskedLM with our weights and SDPA attention, as AutoModel configures it."""
     import transformers
 
     config = raw.encoder.config
@@ -133,14 +134,20 @@ def peer_model(work: dict[str, Any], raw: MaskedLM) -> torch.nn.Module:
 
 
 def peer_collator(work: dict[str, Any]) -> Any:
-    """transformers' masking collator over the tokenizer of the prepared folder."""
+    """transformers' masking collator with the tokenizer of the prepared folder, or with as many random tokens."""
+    import tokenizers
     import transformers
 
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     words = dict(zip(names, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True))
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(Path(work["data"]) / "tokenizer" / "tokenizer.json"), **words
-    )
+    if work.get("data"):
+        engine = tokenizers.Tokenizer.from_file(str(Path(work["data"]) / "tokenizer" / "tokenizer.json"))
+    else:
+        tokens = [*words.values(), *(str(number) for number in range(MASK + 1, work["shape"]["vocab_size"]))]
+        engine = tokenizers.Tokenizer(
+            tokenizers.models.WordLevel({token: number for number, token in enumerate(tokens)}, unk_token="[UNK]")
+        )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=engine, **words)
     return transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=work["rate"])
 
 
@@ -158,21 +165,24 @@ def joined_blocks(shards: Shards, length: int, cls_id: int, sep_id: int, count: 
 
 
 def single_documents(shards: Shards, length: int, cls_id: int, sep_id: int, count: int) -> list[np.ndarray]:
-    """`count` pieces of documents in the order of our packing, each [CLS] text [SEP] of at most `length` tokens."""
+    """`count` windows of documents in the order of our packing, each [CLS] text [SEP] of at most `length` tokens."""
     lengths = shards.documents["length"]
     plan = pack_epoch(lengths, np.ones(len(lengths), np.int64), length, 1 << 40, stream(0, 1))
     starts = shards.documents["start"][plan.document] + plan.start
-    return [np.concatenate([[cls_id], shards.tokens[begin : begin + size], [sep_id]]).astype(np.int64)
-            for begin, size in zip(starts[:count], plan.length[:count], strict=True)]  # fmt: skip
+    return [
+        np.concatenate([[cls_id], shards.tokens[begin : begin + size], [sep_id]]).astype(np.int64)
+        for begin, size in zip(starts[:count], plan.length[:count], strict=True)
+    ]
 
 
-def peer_steps(work: dict[str, Any], peer: torch.nn.Module, device: torch.device,
-               rate: Callable[[], float] = lambda: 5e-5) -> Iterator[tuple[int, float, torch.Tensor]]:  # fmt: skip
-    """Steps without end as transformers' script takes them: (tokens of text, 0, loss) of each.
+def peer_steps(
+    work: dict[str, Any], peer: torch.nn.Module, device: torch.device, rate: Callable[[], float] = lambda: 5e-5
+) -> Iterator[tuple[int, float, torch.Tensor]]:
+    """Endless steps as in transformers' script: (text tokens, 0, loss) of each.
 
-    Joined: one batch of batch_tokens a step. Padded: as many batches of the same number of rows as hold about as much
-    text, so that padding is all that differs. Rows are shuffled anew each epoch, as its Trainer does. `rate` gives the
-    learning rate of the moment (its script's 5e-5). Rows are made on this call, before anybody's clock runs.
+    Joined: one batch of batch_tokens a step. Padded: as many batches of the same number of rows as hold about as much text, so
+    that only padding differs. Rows are shuffled for each epoch, as in its Trainer. `rate` is the learning rate at the moment
+    (5e-5 in its script). Rows are made during this call, before any time is measured.
     """
     shards, _, cls_id, sep_id = documents(work)
     collate = peer_collator(work)
@@ -184,7 +194,9 @@ def peer_steps(work: dict[str, Any], peer: torch.nn.Module, device: torch.device
     else:
         texts = joined_blocks(shards, length, cls_id, sep_id, n_steps * rows)
     if len(texts) < rows:
-        raise UserError(f"{work['data']}: {len(texts)} rows, but a batch has {rows}. Lower --batch-tokens.")
+        raise UserError(
+            f"{work.get('data', 'random tokens')}: {len(texts)} rows, but a batch has {rows}. Lower --batch-tokens."
+        )
     examples = []
     for ids in texts:
         special = (ids == cls_id) | (ids == sep_id)
@@ -232,17 +244,20 @@ def peer_steps(work: dict[str, Any], peer: torch.nn.Module, device: torch.device
 
 
 def same_loss(work: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Both losses in fp32 without dropout on the same weights, ids and masks: joined blocks, and documents with padding."""
+    """Both losses in fp32 without dropout for the same weights, ids and masks, with joined blocks and with padded documents."""
     raw = our_model(work, device).eval()
     peer = peer_model(work, raw).to(device).eval()
     shards, _, cls_id, sep_id = documents(work)
     found = {}
-    for name, texts in (("joined", list(joined_blocks(shards, work["length"], cls_id, sep_id, 4))[:4]),
-                        ("padded", single_documents(shards, work["length"], cls_id, sep_id, 6))):  # fmt: skip
+    for name, texts in (
+        ("joined", list(joined_blocks(shards, work["length"], cls_id, sep_id, 4))[:4]),
+        ("padded", single_documents(shards, work["length"], cls_id, sep_id, 6)),
+    ):
         special = [((ids == cls_id) | (ids == sep_id)).astype(int).tolist() for ids in texts]
         torch.manual_seed(0)
-        batch = peer_collator(work)([{"input_ids": ids.tolist(), "special_tokens_mask": mask}
-                                     for ids, mask in zip(texts, special, strict=True)])  # fmt: skip
+        batch = peer_collator(work)(
+            [{"input_ids": ids.tolist(), "special_tokens_mask": mask} for ids, mask in zip(texts, special, strict=True)]
+        )
         real = torch.arange(batch["input_ids"].shape[1]) < torch.tensor([len(ids) for ids in texts])[:, None]
         labels = batch["labels"][real]
         positions = torch.nonzero(labels >= 0).flatten()
@@ -261,7 +276,7 @@ def same_loss(work: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def measure(work: dict[str, Any]) -> dict[str, Any] | None:
-    """Take warm-up steps, then `steps` steps by the clock. None on all ranks but the first."""
+    """Run warm-up steps, then time `steps` steps. Returns None on all ranks but the first."""
     ranks = start(work["device"])
     device = ranks.device
     if work["way"] == "check":
@@ -292,7 +307,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     seconds, text, flops = end[0] - begin[0], sum(step[0] for step in taken), sum(step[1] for step in taken)
     peak = peak_memory(device)
     steps.close()  # type: ignore[attr-defined]
-    for thread in threading.enumerate():  # one that still makes a batch when the process ends would abort it
+    for thread in threading.enumerate():  # a thread that is still making a batch when the process ends would abort it
         if thread.daemon:
             thread.join(timeout=5)
     dtype = choose_dtype(work["precision"], device)
@@ -300,11 +315,19 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     if not ranks.first:
         return None
     return {
-        "tokens": text, "seconds": seconds, "cpu_seconds": end[1] - begin[1], "tokens_per_second": text / seconds,
-        "step_seconds": seconds / work["steps"], "peak_bytes": peak, "loss": float(taken[-1][2]), "flops": flops,
-        "matmul_flops_per_second": rate, "mfu": flops / seconds / rate / ranks.world if flops else None,
-        "dtype": str(dtype).removeprefix("torch."), "parameters": parameters,
-    }  # fmt: skip
+        "tokens": text,
+        "seconds": seconds,
+        "cpu_seconds": end[1] - begin[1],
+        "tokens_per_second": text / seconds,
+        "step_seconds": seconds / work["steps"],
+        "peak_bytes": peak,
+        "loss": float(taken[-1][2]),
+        "flops": flops,
+        "matmul_flops_per_second": rate,
+        "mfu": flops / seconds / rate / ranks.world if flops else None,
+        "dtype": str(dtype).removeprefix("torch."),
+        "parameters": parameters,
+    }
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Pre-training against transformers on the same documents: tokens a second, peak memory, losses, time to a loss, start-up.
 
-    python -m benchmarks.pretraining                              Small, 64k pieces, 128 and 512 tokens, fp32 and bf16 peers
+    python -m benchmarks.pretraining                              Small, 64k tokens, lengths 128 and 512, fp32 and bf16 peers
     python -m benchmarks.pretraining --model base --length 512
     python -m benchmarks.pretraining --documents real             the peer pads each batch instead of joining documents
     python -m benchmarks.pretraining --device cuda --model base   eager and compiled, with MFU
     python -m benchmarks.pretraining --time-to-loss               bits per character against minutes, ours and theirs
     python -m benchmarks.pretraining --startup                    seconds from process start to the first finished step
 
-Text: the real set where AZ_DATA names it, else the demo's; or --data, a folder that prepare.py has filled. Every run is a
-process of its own with its own peak of memory, ways alternate, warm-up steps are left out, tokens of text alone are counted.
-First both losses are computed from the same weights, ids and masks; more than 1e-4 apart is an error. A speed is read by
-the machine that the table names; what runs beside it shows in "load".
+The text is the real set if AZ_DATA names it, otherwise the demo's; or --data, a folder that prepare.py has filled. Every run
+is its own process with its own peak memory. Runs alternate, warm-up steps are left out, and only text tokens count. Before
+measuring, both losses are computed from the same weights, ids and masks; a difference above 1e-4 is an error. The table
+names the machine; other work on it shows in "load".
 """
 
 import argparse
@@ -40,9 +40,10 @@ from benchmarks.measure import (
 from benchmarks.time_to_loss import time_to_loss
 from common.errors import UserError, command
 from common.launch import ROOT
+from data.packing import SPECIALS
 
-# What the project set itself: least tokens a second of ours over this peer's, most of its peak memory; --documents real: on top
-# of the ratio to the joined peer. Keys: device, model, way.
+# The project's targets: smallest ratio of tokens a second of ours to this peer's, largest ratio of peak memory; with
+# --documents real in addition to the ratio to the joined peer. Keys: device, model, way.
 BARS: dict[tuple[str, str, str], dict[str, float]] = {
     ("cpu", "small", "theirs fp32"): {"speed": 4.5, "memory": 0.5}, ("cpu", "small", "theirs bf16"): {"speed": 2.5},
     ("cpu", "base", "theirs fp32"): {"speed": 2.7}, ("cpu", "base", "theirs bf16"): {"speed": 1.45},
@@ -54,7 +55,7 @@ PADDING_BAR = 2.0
 
 
 def ways_of(options: argparse.Namespace, base: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Name to the work of each way that is measured in turn; ours first."""
+    """The variants to measure in turn, by name; ours first."""
     ways = {"ours": base | {"way": "ours"}}
     for precision in ["fp32", "bf16"] if options.device == "cpu" else ["bf16"]:
         ways[f"theirs {precision}"] = base | {"way": "theirs", "precision": precision}
@@ -68,10 +69,23 @@ def ways_of(options: argparse.Namespace, base: dict[str, Any]) -> dict[str, dict
     return ways
 
 
-def compare(options: argparse.Namespace, data: Path, length: int) -> None:
-    """One table: all ways at one length."""
+def text_of(options: argparse.Namespace, length: int) -> tuple[dict[str, Any], str]:
+    """(the text as a key of the work, its name): a prepared folder; on CUDA without --data random tokens on both sides.
+
+    A plain checkout's text is too short for 64,000 tokens and for steps of 65,536.
+    """
+    if options.data or (options.device == "cpu" or options.documents == "real"):
+        folder = prepared(options.data, options.vocab)
+        return {"data": str(folder)}, folder.name
+    total = options.batch_tokens * (options.steps + options.warmup + 4)
+    return {"random": [length - SPECIALS] * -(-total // length)}, f"random tokens in documents of {length}"
+
+
+def compare(options: argparse.Namespace, length: int) -> None:
+    """One table: all variants at one length."""
+    text, name_of_text = text_of(options, length)
     base = {
-        "shape": model_shape(options.model, vocab_size=options.vocab, max_length=max(length, 512)), "data": str(data),
+        "shape": model_shape(options.model, vocab_size=options.vocab, max_length=max(length, 512)), **text,
         "length": length, "masking": "paper", "rate": options.rate, "batch_tokens": options.batch_tokens,
         "optimizer": "adamw", "compile": False, "precision": "auto", "device": options.device, "warmup": options.warmup,
         "steps": options.steps, "attention_dropout": options.attention_dropout,
@@ -99,16 +113,16 @@ def compare(options: argparse.Namespace, data: Path, length: int) -> None:
             f"{spread(mfu)['median']:.0%}" if mfu else "", runs[name][0]["dtype"],
         ])  # fmt: skip
         bar = BARS.get((options.device, options.model, name), {})
-        bars += [judged(f"{name}: tokens/s", speed["median"], bar["speed"], above=True)] if "speed" in bar else []
-        bars += [judged(f"{name}: peak memory", memory["median"], bar["memory"], above=False)] if "memory" in bar else []
+        bars += [against_bar(f"{name}: tokens/s", speed["median"], bar["speed"], above=True)] if "speed" in bar else []
+        bars += [against_bar(f"{name}: peak memory", memory["median"], bar["memory"], above=False)] if "memory" in bar else []
     if options.documents == "real":
         top = [found["ratios"][f"{name} padded"]["speed"]["median"] / found["ratios"][name]["speed"]["median"]
                for name in runs if f"{name} padded" in runs]  # fmt: skip
-        bars += [judged("padding, on top of the joined peer", value, PADDING_BAR, above=True) for value in top]
+        bars += [against_bar("padding, on top of the joined peer", value, PADDING_BAR, above=True) for value in top]
     if options.device == "cuda" and options.model in MFU_BARS:
         mfu = spread(column(ours, "mfu"))["median"]
         bars.append(
-            judged(f"{ours}: MFU of the matrix rate measured in the same run", mfu, MFU_BARS[options.model], above=True)
+            against_bar(f"{ours}: MFU of the matrix rate measured in the same run", mfu, MFU_BARS[options.model], above=True)
         )
     head = [
         "way",
@@ -124,7 +138,7 @@ def compare(options: argparse.Namespace, data: Path, length: int) -> None:
     notes = [
         f"{options.repeats} alternating runs of {options.steps} steps after {options.warmup}; about "
         f"{options.batch_tokens:,} tokens a step, {options.rate:.0%} masked; {runs[ours][0]['parameters']:,} "
-        f"parameters; text of {data.name}.",
+        f"parameters; text: {name_of_text}.",
         f"Loss of the same weights, ids and masks (fp32), ours and theirs: {losses}.",
         *bars,
     ]
@@ -132,14 +146,14 @@ def compare(options: argparse.Namespace, data: Path, length: int) -> None:
     report(title, markdown(head, rows), notes, found, options.out)
 
 
-def judged(what: str, value: float, bar: float, above: bool) -> str:
-    """A bar in words: reached or missed."""
+def against_bar(what: str, value: float, bar: float, above: bool) -> str:
+    """Whether a bar is reached, in words."""
     reached = value >= bar if above else value <= bar
     return f"{'reached' if reached else 'MISSED'}: {what} {value:.2f}, bar {'>=' if above else '<='} {bar}"
 
 
 def start_up(options: argparse.Namespace, data: Path) -> None:
-    """Seconds from the start of `python train.py` to its first finished step; the data is ready, the held-out look short."""
+    """Seconds from the start of `python train.py` to its first finished step; data ready, short evaluation."""
     bar = 60 if options.compile else 15
     tokens, model = options.batch_tokens, conf_name(options.model)
     seconds = []
@@ -164,13 +178,13 @@ def start_up(options: argparse.Namespace, data: Path) -> None:
     found = {"machine": machine(options.threads), "options": vars(options), "seconds": seconds}
     table = markdown(["model", "device", "compile", "seconds to the first finished step"],
                      [[options.model, options.device, str(options.compile), shown(spread(seconds), ".1f")]])  # fmt: skip
-    notes = [f"{tokens:,} tokens in the step; 500 tokens of held-out text are looked at before it.",
-             judged("seconds", spread(seconds)["median"], bar, above=False)]  # fmt: skip
+    notes = [f"{tokens:,} tokens in the step; 500 tokens of held-out text are evaluated before it.",
+             against_bar("seconds", spread(seconds)["median"], bar, above=False)]  # fmt: skip
     report(f"start-up {options.model} {options.device}", table, notes, found, options.out)
 
 
 def first_step_done(path: Path) -> bool:
-    """Whether metrics.jsonl holds the line of a training step."""
+    """Whether metrics.jsonl has the line of a training step."""
     if not path.exists():
         return False
     return any(
@@ -184,13 +198,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretraining", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--model", default="small", help="small, base, large, or a name in conf/model (default small)")
-    parser.add_argument("--vocab", type=int, default=64000, help="pieces (default 64000)")
-    parser.add_argument("--length", type=int, nargs="+", help="tokens of the longest piece (default 128 512; real: 512)")
+    parser.add_argument("--vocab", type=int, default=64000, help="tokens (default 64000)")
+    parser.add_argument("--length", type=int, nargs="+", help="tokens of the longest window (default 128 512; real: 512)")
     parser.add_argument("--documents", choices=("joined", "real"), default="joined",
                         help="real: also a peer that reads one document a row and pads each batch to its longest")  # fmt: skip
-    parser.add_argument("--data", help="folder with corpus, tokenizer and shards (default: made once in runs/)")
+    parser.add_argument("--data", help="folder with corpus, tokenizer and shards (default: runs/..., on CUDA random tokens)")
     parser.add_argument("--batch-tokens", type=int, help="of a step (default 4096 on CPU, 65536 on CUDA; start-up 512)")
-    parser.add_argument("--rate", type=float, default=0.15, help="share of pieces masked, on both sides (default 0.15)")
+    parser.add_argument("--rate", type=float, default=0.15, help="share of tokens masked, on both sides (default 0.15)")
     parser.add_argument(
         "--attention-dropout", type=float, default=0.1, help="of the peer (default 0.1, its config's; ours has none)"
     )
@@ -199,7 +213,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5, help="alternating runs of every way (default 5)")
     parser.add_argument("--steps", type=int, help="measured a run (default 5 on CPU, 30 on CUDA)")
-    parser.add_argument("--warmup", type=int, help="steps left out before (default 2 on CPU, 10 on CUDA)")
+    parser.add_argument("--warmup", type=int, help="warm-up steps before them (default 2 on CPU, 10 on CUDA)")
     parser.add_argument("--time-to-loss", action="store_true", help="bits per character against minutes instead")
     parser.add_argument("--minutes", type=float, default=10.0, help="--time-to-loss: budget of the peer (default 10)")
     parser.add_argument("--beside", type=int, default=1, help="--time-to-loss: runs at the same time, each with --threads")
@@ -215,12 +229,11 @@ def main() -> None:
         options.vocab = 16000 if options.vocab == 64000 else options.vocab
         time_to_loss(options, prepared(options.data, options.vocab))
         return
-    data = prepared(options.data, options.vocab)
     if options.startup:
-        start_up(options, data)
+        start_up(options, prepared(options.data, options.vocab))
         return
     for length in options.length or ([512] if options.documents == "real" or not cpu else [128, 512]):
-        compare(options, data, length)
+        compare(options, length)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How the cost of a pre-training step grows: tokens a second and peak memory against length, vocabulary, ranks, documents.
+"""How the cost of a pre-training step grows: tokens a second and peak memory by length, vocabulary, ranks, documents.
 
-    python -m benchmarks.scaling                                  all four on a small encoder; a plot each (SVG) and a page
+    python -m benchmarks.scaling                                  all four on a small encoder; plots (SVG) and a page
     python -m benchmarks.scaling --what length --model modern_base --batch-tokens 65536 --device cuda
 
-Documents of random pieces, so that one thing alone changes: `length`: documents as long as the encoder reads, 128 to 8,192;
-`vocab`: 8k to 128k pieces, documents of 128; `ranks`: processes, each on its share of the same batch (and of the threads);
-`documents`: mean length of documents whose lengths are spread (log-normal), all read at 512.
+Documents are random tokens, so that only one thing changes. `length`: documents as long as the encoder reads, 128 to 8,192
+tokens. `vocab`: vocabularies of 8k to 128k with documents of 128. `ranks`: processes that share one batch and the threads.
+`documents`: log-normal document lengths of different means, all read at 512.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.measure import in_child, machine, machine_line, markdown, model_shape, report, shown, spread
 from common.errors import UserError, command
@@ -31,7 +32,7 @@ GRIDS = {
 }
 AXES = {
     "length": "tokens of every document",
-    "vocab": "pieces",
+    "vocab": "tokens",
     "ranks": "processes",
     "documents": "mean tokens of text a document",
 }
@@ -39,7 +40,7 @@ SIGMA = 0.8  # of the log-normal lengths: the longest tenth holds a third of the
 
 
 def work_of(what: str, value: int, options: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """The work of one point, and its ranks."""
+    """The work of one point and its number of ranks."""
     length = value if what == "length" else 512 if what == "documents" else 128
     vocab = value if what == "vocab" else options.vocab
     total = options.batch_tokens * (options.steps + options.warmup + 4)
@@ -49,23 +50,43 @@ def work_of(what: str, value: int, options: argparse.Namespace) -> tuple[dict[st
     else:
         lengths = np.full(max(4, -(-total // length)), length - SPECIALS)
     work = {
-        "shape": model_shape(options.model, vocab_size=vocab, max_length=max(512, length)), "random": lengths.tolist(),
-        "way": "ours", "length": length, "masking": "paper", "rate": 0.15, "batch_tokens": options.batch_tokens,
-        "optimizer": "adamw", "compile": False, "precision": options.precision, "device": options.device,
-        "warmup": options.warmup, "steps": options.steps,
-    }  # fmt: skip
+        "shape": model_shape(options.model, vocab_size=vocab, max_length=max(512, length)),
+        "random": lengths.tolist(),
+        "way": "ours",
+        "length": length,
+        "masking": "paper",
+        "rate": 0.15,
+        "batch_tokens": options.batch_tokens,
+        "optimizer": "adamw",
+        "compile": False,
+        "precision": options.precision,
+        "device": options.device,
+        "warmup": options.warmup,
+        "steps": options.steps,
+    }
     return work, value if what == "ranks" else 1
+
+
+def values_here(what: str, values: list[int], device: str) -> list[int]:
+    """The values that this machine can measure: on CUDA a rank needs a device of its own. UserError where none can be."""
+    if what != "ranks" or device != "cuda":
+        return values
+    there = torch.cuda.device_count()
+    if not (possible := [value for value in values if value <= there]):
+        raise UserError(f"--what ranks: this machine has {there} CUDA device(s), a rank needs one.")
+    return possible
 
 
 @command
 def main() -> None:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--what", nargs="+", choices=list(GRIDS), default=list(GRIDS))
     parser.add_argument("--values", type=int, nargs="+", help="of the one thing in --what, instead of its grid")
     parser.add_argument("--model", default="small", help="small, base, large, or a name in conf/model (default small)")
-    parser.add_argument("--vocab", type=int, default=16000, help="pieces, where they do not change (default 16000)")
+    parser.add_argument("--vocab", type=int, default=16000, help="tokens, where they do not change (default 16000)")
     parser.add_argument("--batch-tokens", type=int, default=8192, help="of a step over all ranks (default 8192)")
     parser.add_argument("--precision", default="auto", help="auto, bf16 or fp32 (default auto)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -79,15 +100,17 @@ def main() -> None:
     if options.values and len(options.what) != 1:
         raise UserError("--values goes with one --what. Name it.")
     for what in options.what:
-        values = options.values or GRIDS[what]
+        values = values_here(what, options.values or GRIDS[what], options.device)
         runs: dict[int, list[dict[str, Any]]] = {value: [] for value in values}
         for _ in range(options.repeats):
             for value in values:
                 work, ranks = work_of(what, value, options)
                 runs[value].append(in_child("benchmarks.peers", work, max(1, options.threads // ranks), ranks))
         pictures.append(table_and_plot(what, runs, options))
-    page = "\n".join(f'<h2>{what}</h2>\n<img src="data:image/png;base64,{image}">\n<pre>{html.escape(text)}</pre>'
-                     for what, text, image in pictures)  # fmt: skip
+    page = "\n".join(
+        f'<h2>{what}</h2>\n<img src="data:image/png;base64,{image}">\n<pre>{html.escape(text)}</pre>'
+        for what, text, image in pictures
+    )
     head = f"<p>{html.escape(machine_line(machine(options.threads)))}; model {html.escape(options.model)}</p>"
     write_text(
         Path(options.out) / "scaling.html", f'<!doctype html><meta charset="utf-8"><title>scaling</title>\n{head}\n{page}\n'
@@ -96,7 +119,7 @@ def main() -> None:
 
 
 def table_and_plot(what: str, runs: dict[int, list[dict[str, Any]]], options: argparse.Namespace) -> tuple[str, str, str]:
-    """Print one table; return its name, its text and its picture (PNG in base64)."""
+    """Print one table; returns its name, its text and its plot (PNG in base64)."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -107,7 +130,7 @@ def table_and_plot(what: str, runs: dict[int, list[dict[str, Any]]], options: ar
     floors = {value: spread([run["mfu"] for run in taken])["median"] for value, taken in runs.items()}
     rows = [[f"{value:,}", shown(speeds[value]), f"{peaks[value]:,.0f}", f"{floors[value]:.0%}"] for value in runs]
     table = markdown([AXES[what], "real tokens/s, median (range)", "peak MB of a process", "MFU"], rows)
-    note = f"{options.model}, {options.vocab:,} pieces unless they change, {options.batch_tokens:,} tokens a step."
+    note = f"{options.model}, {options.vocab:,} tokens unless they change, {options.batch_tokens:,} tokens a step."
     found = {"machine": machine(options.threads), "options": vars(options), "runs": {str(v): r for v, r in runs.items()}}
     report(f"scaling {what} {options.device}", table, [note], found, options.out)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2))

@@ -2,11 +2,12 @@
 
     python -m benchmarks.pretraining --time-to-loss        (python -m benchmarks.time_to_loss '{...}' is the peer's process)
 
-4 layers x 256, pieces of 128 tokens, one tokenizer, one held-out set with one fixed mask (training.heldout, the peer's
-weights through the name map). Evaluations are not counted as training on either side. The peer: BertForMaskedLM, joined
-blocks in batches of 16, bf16, AdamW at 1e-3, warm-up over 5 % and linear to 0 at the end of its minutes. Ours are train.py:
-`best` is experiment=local (modern, Muon), `paper` the same size as the paper's BERT with AdamW. Each runs with the budget that
-the bar allows it (1/10, 1/2), since a schedule that ends early learns more, and the best for the whole budget too.
+All models have 4 layers x 256 and read windows of 128 tokens with one tokenizer and one held-out set with a fixed mask
+(training.heldout; the peer's weights go through the name map). Evaluations do not count as training time on either side.
+The peer is BertForMaskedLM on joined blocks in batches of 16, bf16, AdamW at 1e-3, warm-up over 5 % and then linear to 0 at
+the end of its minutes. Ours is train.py: `best` is experiment=local (modern, Muon), and `paper` is the paper's BERT in
+the same size with AdamW. Each runs with the budget that its bar allows (1/10 and 1/2 of the peer's), because a schedule
+that ends early learns more, and `best` also with the whole budget.
 """
 
 import argparse
@@ -26,21 +27,29 @@ from benchmarks.peers import our_model, peer_model, peer_steps
 from common.errors import UserError
 from common.files import read_json, read_jsonl
 from common.launch import ROOT
+from model.convert.families import from_transformers
 from model.encoder import EncoderConfig
-from model.families import from_transformers
 from model.mlm import MaskedLM
 from tokenization.loading import load_tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
 
 RATE, WARMUP, BATCH, LENGTH, SHOWN, LOOKS = 1e-3, 0.05, 16, 128, 30_000, 150
-# SHOWN: tokens of held-out text; LOOKS: our steps between two looks at it
+# SHOWN: tokens of held-out text; LOOKS: our steps between two evaluations of it
 RECIPES = {
     "best": [],
-    "paper": ["model=bert_mini", "optimizer=adamw", "masking=paper", "optimizer.lr=1e-3", "batch_tokens=2048",
-              "micro_batch_tokens=2048", "bias_from_counts=false", "embeddings_from_text=false"],
-}  # fmt: skip
-SHARES = {"best": 0.1, "paper": 0.5}  # of the peer's time in which a recipe of ours must be where the peer ends
+    "paper": [
+        "model=bert_mini",
+        "optimizer=adamw",
+        "masking=paper",
+        "optimizer.lr=1e-3",
+        "batch_tokens=2048",
+        "micro_batch_tokens=2048",
+        "bias_from_counts=false",
+        "embeddings_from_text=false",
+    ],
+}
+SHARES = {"best": 0.1, "paper": 0.5}  # share of the peer's time in which our recipe must reach the peer's final value
 WITHIN = 0.97  # of that time is the budget: steps are planned a little ahead of the clock
 AHEAD = 0.9  # bits per character below the peer at equal time, best recipe
 
@@ -55,15 +64,15 @@ def peer_curve(work: dict[str, Any]) -> dict[str, Any]:
     names, config = set(raw.state_dict()), EncoderConfig.from_dict(work["shape"])
 
     def bits() -> float:
-        judge = MaskedLM(config).to(device)
-        judge.load_state_dict(from_transformers(peer.state_dict(), config, "bert", names))
-        return evaluate(judge, heldout, start(work["device"]), torch.float32)["bits_per_character"]
+        ours = MaskedLM(config).to(device)
+        ours.load_state_dict(from_transformers(peer.state_dict(), config, "bert", names))
+        return evaluate(ours, heldout, start(work["device"]), torch.float32)["bits_per_character"]
 
     budget, used, tokens, curve = 60 * work["minutes"], 0.0, 0, [[0.0, bits()]]
     steps = peer_steps(work, peer, device, lambda: work["peak"] * factor(used / budget))
     begin = time.perf_counter()
     while used < budget:
-        tokens += next(steps)[0]  # the loss is read by nobody, so nothing waits for the device
+        tokens += next(steps)[0]  # the loss is not read, so nothing waits for the device
         used = curve[-1][0] * 60 + time.perf_counter() - begin
         if used >= min(budget, len(curve) * budget / work["evaluations"]):
             curve.append([used / 60, bits()])
@@ -72,21 +81,21 @@ def peer_curve(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def factor(progress: float) -> float:
-    """Of the rate: up over WARMUP of the budget, then linear to 0."""
+    """Learning-rate factor: up over WARMUP of the budget, then linear to 0."""
     return min(progress / WARMUP, (1 - min(progress, 1.0)) / (1 - WARMUP)) if progress < 1 else 0.0
 
 
 def curved(minutes: float) -> bool:
-    """Whether a run of ours is long enough for looks at held-out text between its ends."""
+    """Whether a run of ours is long enough to evaluate in between."""
     return minutes > 2
 
 
 def our_curve(data: Path, run: Path, recipe: str, minutes: float, options: argparse.Namespace) -> dict[str, Any]:
-    """A run of train.py: the same curve out of its metrics.jsonl; begin and end alone where it is short.
+    """A run of train.py: the same curve from its metrics.jsonl; a short run has its first and last point only.
 
-    A line of training is written just before each look at the held-out set, so the difference of their minutes is what
-    the look took; it is taken off, but not what the making of the start took (embeddings_from_text). Of the budget itself
-    looks are not taken off, so ours trains a little less than the peer.
+    A training line is written just before each held-out evaluation, so the difference of their minutes is the time of the
+    evaluation, which is subtracted. The time for building the start (embeddings_from_text) is not subtracted. The budget itself
+    includes evaluations, so ours trains a little less than the peer.
     """
     every = f"{LOOKS if curved(minutes) else 'null'}"
     words = [
@@ -106,19 +115,19 @@ def our_curve(data: Path, run: Path, recipe: str, minutes: float, options: argpa
     )
     if result.returncode:
         raise UserError(f"train.py ended with {result.returncode}: {result.stderr.strip()}")
-    before, points = 0.0, []  # minutes before each look, minutes after it, bits
+    before, points = 0.0, []  # minutes before each evaluation, minutes after it, bits
     for _, line in read_jsonl(run / "metrics.jsonl"):
         if "heldout" in line:
             points.append((before, line["minutes"], line["heldout"]["bits_per_character"]))
         before = line["minutes"]
     looks = [after - before for before, after, _ in points]
-    looks[0] = looks[-1]  # what else passed before the first one is the making of the start, which is ours to pay
+    looks[0] = looks[-1]  # other time before the first evaluation is spent on the start and counts for ours
     curve = [[max(0.0, after - sum(looks[: n + 1])), bits] for n, (_, after, bits) in enumerate(points)]
     return {"curve": curve, "tokens": read_json(run / "summary.json")["tokens"]}
 
 
 def reached(curve: list[list[float]], wanted: float) -> float:
-    """Minutes at which a curve first is at `wanted` bits, between its points by a straight line; infinite if never."""
+    """Minutes at which a curve first reaches `wanted` bits, by linear interpolation; infinite if never."""
     for (before, high), (after, low) in itertools.pairwise(curve):
         if low <= wanted:
             return before + (after - before) * (high - wanted) / (high - low) if high > wanted else before
@@ -126,14 +135,27 @@ def reached(curve: list[list[float]], wanted: float) -> float:
 
 
 def time_to_loss(options: argparse.Namespace, data: Path) -> None:
-    """Run the peer and our recipes one after another; print who was where when."""
+    """Run the peer and our recipes one after another, and print when each reached what."""
     options.shown, end = SHOWN, options.minutes
     work = {
-        "shape": model_shape("bert_mini", vocab_size=options.vocab), "data": str(data), "length": LENGTH, "masking": "paper",
-        "rate": 0.15, "batch_tokens": BATCH * LENGTH, "compile": options.compile, "precision": "bf16", "device": options.device,
-        "attention_dropout": options.attention_dropout, "way": "theirs", "minutes": end, "peak": RATE, "shown": SHOWN,
-        "evaluations": options.evaluations, "warmup": 0, "steps": math.ceil(end * 60 * 20),
-    }  # fmt: skip
+        "shape": model_shape("bert_mini", vocab_size=options.vocab),
+        "data": str(data),
+        "length": LENGTH,
+        "masking": "paper",
+        "rate": 0.15,
+        "batch_tokens": BATCH * LENGTH,
+        "compile": options.compile,
+        "precision": "bf16",
+        "device": options.device,
+        "attention_dropout": options.attention_dropout,
+        "way": "theirs",
+        "minutes": end,
+        "peak": RATE,
+        "shown": SHOWN,
+        "evaluations": options.evaluations,
+        "warmup": 0,
+        "steps": math.ceil(end * 60 * 20),
+    }
     place = Path(options.out or data / "time-to-loss").absolute()
     found: dict[str, Any] = {"machine": machine(options.threads), "options": vars(options)}
     plans = [("best", end), ("paper", WITHIN * SHARES["paper"] * end), ("best", WITHIN * SHARES["best"] * end)]
@@ -161,8 +183,9 @@ def time_to_loss(options: argparse.Namespace, data: Path) -> None:
             notes.append(f"{'reached' if lead >= AHEAD else 'MISSED'}: {lead:.2f} bits lower at equal time, bar >= {AHEAD}")
     for recipe, share in SHARES.items():
         least = min(times[recipe])
-        notes.append(f"{'reached' if least <= share * end else 'MISSED'}: {recipe}: {least / end:.3f} of the peer's time, "
-                     f"bar <= {share}")  # fmt: skip
+        notes.append(
+            f"{'reached' if least <= share * end else 'MISSED'}: {recipe}: {least / end:.3f} of the peer's time, bar <= {share}"
+        )
     if options.beside > 1:
         notes.append(f"{options.beside} runs beside each other, {options.threads} thread(s) each.")
     drawn = curves({name: run["curve"] for name, run in found.items() if isinstance(run, dict) and "curve" in run}, place)
@@ -171,7 +194,7 @@ def time_to_loss(options: argparse.Namespace, data: Path) -> None:
 
 
 def curves(runs: dict[str, list[list[float]]], place: Path) -> Path:
-    """All curves in one picture."""
+    """Plot all curves."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,12 +1,12 @@
-"""Do encoders with different tokenizers pay the same for the same characters? Bits per character of common units.
+"""Bits per character of encoders with different tokenizers, measured on common units of text.
 
     python -m benchmarks.tokenizer_bits FIRST OTHER [OTHER ...] --text corpus/heldout.jsonl.gz
 
-`training.heldout` hides 15 % of the pieces, and a tokenizer with longer pieces hides longer runs of text at once. Here
-every model hides the same characters and sees the same context: a unit lies between two places where all tokenizers
-begin a piece, and 15 % of the units are hidden. A unit of several pieces is read from left to right, its earlier pieces
-shown, so that its probability is a product by the chain rule and not one of guesses that know nothing of each other.
-Prints bits per character of each model and its difference from the first, paired over documents, with 95 % intervals.
+`training.heldout` masks 15 % of the tokens, and a tokenizer with longer tokens thereby hides longer stretches of text. Here
+every model masks the same characters and sees the same context. A unit lies between two places at which all tokenizers
+begin a token, and 15 % of the units are masked. A unit of several tokens is scored from left to right with its earlier
+tokens shown, so its probability is a product by the chain rule. Prints bits per character of each model and the difference
+from the first, paired over documents, with 95 % intervals.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from model.store import load_masked_lm
 from tokenization.tokenizer import Tokenizer
 
 RATE, SEED, REPLICATES = 0.15, 2407, 2000
-BATCH = 4096  # pieces of one forward pass
+BATCH = 4096  # tokens of one forward pass
 
 
 class Chunk(NamedTuple):
-    """A part of a document as one tokenizer cuts it: ids [n], the hidden unit of each piece or -1 [n], its document."""
+    """A part of a document as one tokenizer cuts it: ids [n], the masked unit of each token or -1 [n], its document."""
 
     ids: np.ndarray
     unit: np.ndarray
@@ -38,9 +38,9 @@ class Chunk(NamedTuple):
 
 
 def cut(texts: list[str], tokenizers: list[Tokenizer], most: int) -> tuple[list[list[Chunk]], np.ndarray]:
-    """Chunks of at most `most` pieces for each tokenizer, and the hidden characters [documents], white space apart.
+    """Chunks of at most `most` tokens for each tokenizer, and the number of masked characters [documents], without white space.
 
-    Chunks begin at the same places for all. A unit with an unknown piece is not hidden.
+    Chunks begin at the same places for all tokenizers. A unit with an unknown token is not masked.
     """
     chunks: list[list[Chunk]] = [[] for _ in tokenizers]
     characters = np.zeros(len(texts), dtype=np.int64)
@@ -74,10 +74,10 @@ def cut(texts: list[str], tokenizers: list[Tokenizer], most: int) -> tuple[list[
 
 @torch.no_grad()
 def losses(model: MaskedLM, tokenizer: Tokenizer, chunks: list[Chunk], documents: int) -> np.ndarray:
-    """[documents] -log probability (nats) of all hidden units of each document."""
+    """-log probability (nats) of all masked units of each document, [documents]."""
     model.eval()
     totals = np.zeros(documents)
-    rank = []  # of a piece within its hidden unit, -1 where shown
+    rank = []  # of a token within its hidden unit, -1 where shown
     for chunk in chunks:
         same = np.append(False, chunk.unit[1:] == chunk.unit[:-1]) & (chunk.unit >= 0)
         start = np.maximum.accumulate(np.where(same, 0, np.arange(len(same))))
@@ -100,15 +100,15 @@ def losses(model: MaskedLM, tokenizer: Tokenizer, chunks: list[Chunk], documents
                 begin += len(rows[-1])
             layout = Layout.of([len(row) for row in rows], torch.device("cpu"))
             ids = torch.from_numpy(np.concatenate(rows)).long()
-            states = model.at(ids, layout, torch.from_numpy(np.concatenate(places)))
+            hidden = model.hidden_at(ids, layout, torch.from_numpy(np.concatenate(places)))
             wanted = torch.from_numpy(np.concatenate(targets)).long()
-            loss = torch.nn.functional.cross_entropy(model.decode(states).float(), wanted, reduction="none")
+            loss = torch.nn.functional.cross_entropy(model.decode(hidden).float(), wanted, reduction="none")
             np.add.at(totals, np.concatenate(owners), loss.double().numpy())
     return totals
 
 
 def compare(models: list[str], texts: list[str], most: int) -> dict[str, Any]:
-    """Bits per character of each model and % more than the first's, with 95 % intervals over documents."""
+    """Bits per character of each model and the difference from the first in %, with 95 % intervals over documents."""
     loaded = [load_masked_lm(path) for path in models]
     chunks, characters = cut(texts, [tokenizer for _, tokenizer in loaded], most)
     nats = [losses(model, tokenizer, part, len(texts)) for (model, tokenizer), part in zip(loaded, chunks, strict=True)]
@@ -118,9 +118,11 @@ def compare(models: list[str], texts: list[str], most: int) -> dict[str, Any]:
     for path, loss, own, part in zip(models, nats, bits, chunks, strict=True):
         more = 100 * (own / bits[0] - 1)
         result["models"][path] = {
-            "bits_per_character": loss.sum() / characters.sum() / np.log(2), "pieces": sum(len(c.ids) for c in part),
-            "against_first": 100 * (loss.sum() / nats[0].sum() - 1), "interval": np.quantile(more, [0.025, 0.975]).tolist(),
-        }  # fmt: skip
+            "bits_per_character": loss.sum() / characters.sum() / np.log(2),
+            "tokens": sum(len(c.ids) for c in part),
+            "against_first": 100 * (loss.sum() / nats[0].sum() - 1),
+            "interval": np.quantile(more, [0.025, 0.975]).tolist(),
+        }
     return result
 
 
@@ -128,9 +130,9 @@ def compare(models: list[str], texts: list[str], most: int) -> dict[str, Any]:
 def main() -> None:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tokenizer_bits", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("models", nargs="+", help="checkpoints or run folders; the first is what the others stand against")
+    parser.add_argument("models", nargs="+", help="checkpoints or run folders; the first is the baseline")
     parser.add_argument("--text", required=True, help="JSONL file with held-out documents")
-    parser.add_argument("--length", type=int, default=128, help="pieces of a chunk, special ones included, as in training")
+    parser.add_argument("--length", type=int, default=128, help="tokens of a chunk, special ones included, as in training")
     parser.add_argument("--out", help="JSON file for the numbers")
     options = parser.parse_args()
     result = compare(options.models, [record["text"] for _, record in read_jsonl(options.text)], options.length - 2)

@@ -2,14 +2,13 @@
 
     python -m benchmarks.tokenizing FOLDER [FOLDER ...] --text corpus/heldout.jsonl.gz
 
-For WordPiece the bare library is `tokenizers`, with its own BERT normaliser and pre-tokenizer over our vocabulary, and
-with our tokenizer.json. For Unigram and BPE it is `sentencepiece` over our model. The peer that does the same work has
-sentencepiece's own normaliser inside the model, run in C++ as it reads: nmt_nfkc, its default, or nmt_nfkc_cf, which folds
-case, for uncased models. (It spells İ with two code points, unifies no quotes or dashes and mends no look-alike letters.) "Text
-as it is" shows what any normaliser costs: nothing is normalised, and an uncased model gets capitals as they are. The libraries'
-ids are taken as Python lists, ours as arrays.
-Runs alternate and medians are given, so that a busy machine slows both alike; "by CPU time" counts the seconds that all threads
-of the process were given, which does not see what else runs, nor that a second core could have helped.
+For WordPiece the bare library is `tokenizers`, once with its own BERT normaliser and pre-tokenizer over our vocabulary and
+once with our tokenizer.json. For Unigram and BPE it is `sentencepiece` over our model. The peer that does the same work has
+sentencepiece's own normaliser inside the model (C++): nmt_nfkc, its default, or nmt_nfkc_cf, which folds case, for uncased
+models. That normaliser turns İ into two code points and does not unify quotes, dashes or look-alike letters. "Text as it
+is" shows the cost of any normaliser: nothing is normalised, and an uncased model gets capitals unchanged. The libraries
+return Python lists, ours returns arrays. Runs alternate, and the table has medians. "By CPU time" counts the seconds of all
+threads of the process: it is blind to other work on the machine, and to what a second core could have gained.
 """
 
 import argparse
@@ -34,7 +33,7 @@ BATCH = 1000  # documents of a call
 
 
 def encoders(folder: Path) -> dict[str, Callable[[list[str]], object]]:
-    """Name to a function that encodes one batch: ours first, then the bare libraries."""
+    """Functions that encode one batch, by name: ours first, then the bare libraries."""
     ours = load_tokenizer(folder)
     ways: dict[str, Callable[[list[str]], object]] = {"ours": ours.encode_batch}
     if ours.kind == "wordpiece":
@@ -60,22 +59,28 @@ def encoders(folder: Path) -> dict[str, Callable[[list[str]], object]]:
 
 
 def _stock_normaliser(lowercase: bool) -> bytes:
-    """A tiny model with sentencepiece's own normaliser in it, white space treated as in ours."""
+    """A tiny model with sentencepiece's own normaliser, which treats white space as ours does."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["bir iki üç"]), model_writer=model, model_type="char", vocab_size=20, hard_vocab_limit=False,
-        normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc", remove_extra_whitespaces=False, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(["bir iki üç"]),
+        model_writer=model,
+        model_type="char",
+        vocab_size=20,
+        hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 
 def measure(
     ways: dict[str, Callable[[list[str]], object]], texts: list[str], repeats: int, batch_size: int
 ) -> dict[str, tuple[float, float]]:
-    """Median MB (10^6 bytes of UTF-8) per second of each way by the clock and by CPU time, runs alternating.
+    """Median MB (10^6 bytes of UTF-8) per second of each variant, by the clock and by CPU time, in alternating runs.
 
-    Every run gets strings that nobody has read, as they come out of a file: Python keeps the UTF-8 of a string once a
-    library has asked for it, and a library that reads the same string again has it for nothing.
+    Every run gets strings that no library has read before, as they come from a file. Python caches the UTF-8 form of a string
+    after its first use, and a second run on the same strings would get it for free.
     """
     raw = [text.encode() for text in texts]
     size = sum(map(len, raw)) / 1e6
