@@ -1,20 +1,24 @@
-"""Fine-tuning in part and with a teacher, and a benchmark whose rows differ in that: from file to predictions."""
+"""Partial fine-tuning and fine-tuning with a teacher, and a benchmark that compares them: from file to predictions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_jsonl
-from finetune import run_seed
 from model import predict
 from model.store import read_checkpoint
 from tests.conftest import TINY
 from tests.test_benchmark import bench
 from tests.test_finetune import CPU, checkpoint, files, run, settings_of  # noqa: F401  (fixtures)
+from training.defaults import with_defaults
 from training.entries import check_models
-from training.finetuning import prepare_data, read_start, with_recipe
+from training.finetuning import run_seed
+from training.recipe import with_recipe
+from training.runs import Run, prepare_data
+from training.task_models import read_start
 from training.teachers import identity_of
 
 KINDS = ["classification", "pair", "choice", "tagging", "qa"]
@@ -22,27 +26,26 @@ KINDS = ["classification", "pair", "choice", "tagging", "qa"]
 
 @pytest.mark.parametrize("kind", ["choice", "tagging"])
 def test_lora_from_file_to_predictions(kind, checkpoint, files, tmp_path, capsys):  # noqa: F811
-    """The checkpoint is merged and plain; without it the adapter and its base say the same."""
-    summary = run(
-        checkpoint, files[kind], kind, tmp_path / "out", 0, "recipe.adapter=lora", "recipe.lora.rank=4", "recipe.lr=1e-2"
-    )
+    """The checkpoint is merged and plain; adapter plus base give the same outputs."""
+    words = ("recipe.adapter=lora", "recipe.lora.rank=4", "recipe.lr=1e-2", "recipe.pooling=pooler")
+    summary = run(checkpoint, files[kind], kind, tmp_path / "out", 0, *words)
     folder = Path(summary["folder"])
     head, pooler = 32 + 1, 32 * 32 + 32
     expected = 2 * 2 * 4 * (32 + 32) + (
         head + pooler if kind == "choice" else 2 * head
-    )  # adapters, and what is trained in full
+    )  # adapters, and the modules trained in full
     assert summary["trainable_parameters"] == expected
     assert summary["trained"].startswith("LoRA of rank 4 on 4 matrices")
     before, after = read_checkpoint(checkpoint)[0], read_checkpoint(folder)[0]
     shared = [name for name in before if name in after and name.startswith("encoder.")]
     moved = {name for name in shared if not (before[name] == after[name]).all()}
     assert moved == {f"encoder.blocks.{n}.qkv.weight" for n in range(2)} and not any(".lora." in name for name in after)
-    for n in range(2):  # the keys' rows are as they were
+    for n in range(2):  # the keys' rows are unchanged
         name = f"encoder.blocks.{n}.qkv.weight"
         assert (before[name][32:64] == after[name][32:64]).all() and not (before[name][64:] == after[name][64:]).all()
     rows = [row for _, row in read_jsonl(folder / "predictions-test.jsonl")]
     settings = settings_of(f"task.kind={kind}", f"task.train={files[kind]}")
-    task = prepare_data(settings, read_start(checkpoint), {}).task
+    task = prepare_data(settings.task, read_start(checkpoint), {}).task
     write_jsonl(tmp_path / "new.jsonl", task.test)
     for place in (folder, folder / "adapter"):
         assert predict.main([str(place), str(tmp_path / "new.jsonl")]) == 0
@@ -52,8 +55,8 @@ def test_lora_from_file_to_predictions(kind, checkpoint, files, tmp_path, capsys
     assert small < 4 * expected + 4000
 
 
-def test_a_probe_and_frozen_layers(checkpoint, files, tmp_path):  # noqa: F811
-    probe = run(checkpoint, files["pair"], "pair", tmp_path / "a", 0, "recipe.probe=true", "recipe.pooling=mean")
+def test_a_linear_probe_and_frozen_layers(checkpoint, files, tmp_path):  # noqa: F811
+    probe = run(checkpoint, files["pair"], "pair", tmp_path / "a", 0, "recipe.linear_probe=true", "recipe.pooling=mean")
     before, after = read_checkpoint(checkpoint)[0], read_checkpoint(Path(probe["folder"]))[0]
     assert probe["trainable_parameters"] == 2 * 32 + 2
     assert all((before[name] == value).all() for name, value in after.items() if not name.startswith("head."))
@@ -62,21 +65,24 @@ def test_a_probe_and_frozen_layers(checkpoint, files, tmp_path):  # noqa: F811
     assert (before["encoder.blocks.0.qkv.weight"] == after["encoder.blocks.0.qkv.weight"]).all()
     assert not (before["encoder.blocks.1.qkv.weight"] == after["encoder.blocks.1.qkv.weight"]).all()
     with pytest.raises(UserError, match=r"Set recipe\.pooling=mean or cls"):
-        run(checkpoint, files["pair"], "pair", tmp_path / "c", 0, "recipe.probe=true")
+        run(checkpoint, files["pair"], "pair", tmp_path / "c", 0, "recipe.linear_probe=true", "recipe.pooling=pooler")
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["recipe.adapter=ia3"], "recipe.adapter=ia3: expected one of null, lora"),
-    (["recipe.adapter=lora", "recipe.probe=true"], "two answers"),
-    (["recipe.adapter=lora", "recipe.reinitialise_layers=1"], "stay frozen"),
-    (["recipe.probe=true", "recipe.head=modern"], "a probe has a linear head"),
-    (["recipe.lora.rank=0"], "recipe.lora.rank=0: expected a whole number"),
-    (["recipe.lora.dropout=1"], "below 1"),
-    (["recipe.lora.targets=[]"], "a list of names"),
-    (["recipe.freeze_layers=-1"], "recipe.freeze_layers=-1"),
-    (["recipe.teacher_weight=2"], "recipe.teacher_weight=2"),
-    (["recipe.teacher=3"], "recipe.teacher=3"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe.adapter=ia3"], "recipe.adapter=ia3: expected one of null, lora"),
+        (["recipe.adapter=lora", "recipe.linear_probe=true"], "two answers"),
+        (["recipe.adapter=lora", "recipe.reinitialise_layers=1"], "stay frozen"),
+        (["recipe.linear_probe=true", "recipe.head=modern"], "a probe has a linear head"),
+        (["recipe.lora.rank=0"], "recipe.lora.rank=0: expected a whole number"),
+        (["recipe.lora.dropout=1"], "below 1"),
+        (["recipe.lora.targets=[]"], "a list of names"),
+        (["recipe.freeze_layers=-1"], "recipe.freeze_layers=-1"),
+        (["recipe.teacher_weight=2"], "recipe.teacher_weight=2"),
+        (["recipe.teacher=3"], "recipe.teacher=3"),
+    ],
+)
 def test_wrong_values_are_named(words, said):
     with pytest.raises(UserError) as error:
         settings_of(*words)
@@ -85,32 +91,32 @@ def test_wrong_values_are_named(words, said):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_teacher_of_every_kind(kind, checkpoint, files, tmp_path):  # noqa: F811
-    """Its scores belong to the right rows: a student that is the teacher has nothing to learn from it."""
+    """The teacher's scores belong to the right rows: a student equal to the teacher has nothing to learn."""
     teacher = run(checkpoint, files[kind], kind, tmp_path / "teacher", 1)
     path = teacher["folder"]
     words = ("recipe.epochs=1", f"recipe.teacher={path}", "recipe.teacher_weight=1", "recipe.lr=1e-9", "recipe.weight_decay=0")
     settings = settings_of(f"task.kind={kind}", f"task.train={files[kind]}", *words)
     start = read_start(checkpoint)
     start.weights = read_checkpoint(path)[0]
-    data = prepare_data(settings, start, {})
-    import finetune
+    data = prepare_data(settings.task, start, {})
+    from training import finetuning
 
-    build = finetune.build_model
+    build = finetuning.build_model
 
     def with_its_head(*arguments, **options):
         model = build(*arguments, **options).eval()
         model.load_state_dict(start.weights)
-        model.train = lambda mode=True: model  # no dropout, which the teacher has not
+        model.train = lambda mode=True: model  # no dropout, like the teacher
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "build_model", with_its_head)
-        summary = run_seed(settings, start, data, 0, CPU, tmp_path / "student")
+        patch.setattr(finetuning, "build_model", with_its_head)
+        summary = run_seed(Run(with_defaults(settings, start)[0], start, data, 0, CPU, tmp_path / "student"))
     line = next(row for _, row in read_jsonl(Path(summary["folder"]) / "metrics.jsonl"))
     assert abs(line["loss"]) < 1e-5, line
-    assert summary["teacher"] == path and summary["asking_hours"] < summary["hours"]
+    assert summary["teacher"] == path and summary["teacher_inference_hours"] < summary["hours"]
     assert summary["teacher_hours"] == pytest.approx(teacher["hours"])
-    assert str(checkpoint.absolute()) in summary["not_measured"]  # nobody knows what the demo's random weights cost
+    assert str(checkpoint.absolute()) in summary["not_measured"]  # the cost of the demo's random weights is unknown
 
 
 def test_a_teacher_of_another_task_is_refused(checkpoint, files, tmp_path):  # noqa: F811
@@ -142,28 +148,48 @@ def test_entries_of_models(checkpoint):  # noqa: F811
         assert said in str(error.value)
     settings = settings_of()
     changed = with_recipe(settings, {"adapter": "lora", "lora": {"rank": 2}})
-    assert changed["recipe"]["lora"] == {**settings["recipe"]["lora"], "rank": 2} and settings["recipe"]["adapter"] is None
-    with pytest.raises(UserError, match=r"recipe\.rank: no such setting"):
+    assert changed.recipe.lora == replace(settings.recipe.lora, rank=2) and settings.recipe.adapter is None
+    with pytest.raises(UserError, match=r"recipe\.rank: no such key"):
         with_recipe(settings, {"rank": 2})
+    with pytest.raises(UserError, match=r"recipe\.probe: this key is now recipe\.linear_probe\."):
+        with_recipe(settings, {"probe": True})
 
 
 @pytest.mark.slow
 def test_one_table_from_pretraining_to_costs(prepared, files, tmp_path, capsys):  # noqa: F811
-    """experiment=resource_efficiency on a tiny scale; what is done is reused, all hours behind a row are in it."""
+    """experiment=resource_efficiency on a tiny scale; completed runs are skipped, all hours behind a row are included."""
     tiny = [word for word in TINY if not word.startswith(("budget", "phases", "model."))]
     task = f"[{{name: c, kind: classification, train: {files['classification']}}}]"
     dirs = [f"{name}_dir={prepared / name}" for name in ("corpus", "tokenizer", "shards")]
-    words = ["benchmark.py", "experiment=resource_efficiency", f"workdir={tmp_path}", *tiny, *dirs, f"tasks={task}",
-             "budget={steps: 4, minutes: null}", "seeds=[0]", "recipe.epochs=1", "report.corpus=null", "report.overlap=null",
-             "phases=[{max_length: 64, until: 1.0}]", f"out={tmp_path / 'table'}"]  # fmt: skip
+    words = [
+        "benchmark.py",
+        "experiment=resource_efficiency",
+        f"workdir={tmp_path}",
+        *tiny,
+        *dirs,
+        f"tasks={task}",
+        "budget={steps: 4, minutes: null}",
+        "seeds=[0]",
+        "recipe.epochs=1",
+        "report.corpus=null",
+        "report.overlap=null",
+        "phases=[{max_length: 64, until: 1.0}]",
+        f"out={tmp_path / 'table'}",
+    ]
     assert bench(*words) == 0
     out = tmp_path / "table"
     rows = {path.parts[-4]: read_json(path) for path in out.glob("*/c/seed-0/summary.json") if path.parts[-4] != "majority"}
     assert set(rows) == {"source", "source-lora", "source-probe", "continued", "continued-lora", "scratch", "distilled"}
-    own = {name: read_json(tmp_path / "pretrained" / name / "summary.json")["hours"] for name in
-           ("source", "continued", "scratch", "distilled")}  # fmt: skip
-    for name, behind in (("source-lora", ["source"]), ("scratch", ["scratch"]), ("distilled", ["source", "distilled"]),
-                         ("continued-lora", ["source", "continued"])):  # fmt: skip
+    own = {
+        name: read_json(tmp_path / "pretrained" / name / "summary.json")["hours"]
+        for name in ("source", "continued", "scratch", "distilled")
+    }
+    for name, behind in (
+        ("source-lora", ["source"]),
+        ("scratch", ["scratch"]),
+        ("distilled", ["source", "distilled"]),
+        ("continued-lora", ["source", "continued"]),
+    ):
         assert rows[name]["pretraining_hours"] == pytest.approx(sum(own[part] for part in behind)), name
         assert rows[name]["not_measured"] == []
     assert rows["source-probe"]["trainable_parameters"] < rows["source-lora"]["trainable_parameters"]
@@ -171,4 +197,4 @@ def test_one_table_from_pretraining_to_costs(prepared, files, tmp_path, capsys):
     capsys.readouterr()
     assert bench(*words) == 0
     said = capsys.readouterr().out
-    assert "0 made now, 8 done already" in said and said.count("training: done already") == 4
+    assert "0 made now, 8 already complete" in said and said.count("training: already complete") == 4

@@ -1,4 +1,4 @@
-"""What a user can get wrong ends with one message (what, where, what to do) and code 2, and leaves earlier results alone."""
+"""User errors end with one message (what, where, what to do) and exit code 2, and leave earlier results alone."""
 
 import json
 
@@ -36,7 +36,7 @@ CORPORA = {
 
 
 @pytest.mark.parametrize("case", CORPORA)
-def test_corpus_that_cannot_be_built(case, tmp_path):
+def test_a_corpus_that_cannot_be_built(case, tmp_path):
     make, named = CORPORA[case]
     source = tmp_path / ("nowhere" if make is None else "texts")
     if make is not None:
@@ -47,7 +47,7 @@ def test_corpus_that_cannot_be_built(case, tmp_path):
     assert not (out / "corpus").exists() and not (out / "tokenizer").exists()
 
 
-def test_vocabulary_that_the_text_cannot_fill(prepared):
+def test_a_vocabulary_that_the_text_cannot_fill(prepared):
     before = snapshot(prepared)
     words = [word for word in TINY if not word.startswith("tokenizer.")]
     message = refused("prepare.py", f"workdir={prepared}", *words, "tokenizer.vocab_size=60000", named="vocab_size=60000")
@@ -62,7 +62,7 @@ def test_unknown_key_and_unknown_experiment(script):
 
 
 def test_earlier_results_outlive_a_later_mistake(prepared, tmp_path):
-    """The folder that was prepared well is untouched by a run whose source is gone."""
+    """A complete prepared folder is untouched by a run whose source is missing."""
     before = snapshot(prepared)
     refused("prepare.py", "corpus=local", f"corpus.path={tmp_path / 'gone'}", f"workdir={prepared}", *TINY, named="gone")
     assert snapshot(prepared) == before
@@ -72,6 +72,12 @@ def test_task_file_without_its_column(prepared, tmp_path):
     run = tmp_path / "run"
     assert run_script(*training_words(prepared, run, "budget.steps=1")).returncode == 0
     (tmp_path / "a.csv").write_text("başlıq,sinif\nBir kitab,a\nİki kitab,b\n", encoding="utf-8")
-    message = refused("finetune.py", f"checkpoint={run}", "task.kind=classification", f"task.train={tmp_path / 'a.csv'}",
-                      f"hydra.run.dir={tmp_path / 'out'}", named="a.csv")  # fmt: skip
+    message = refused(
+        "finetune.py",
+        f"checkpoint={run}",
+        "task.kind=classification",
+        f"task.train={tmp_path / 'a.csv'}",
+        f"hydra.run.dir={tmp_path / 'out'}",
+        named="a.csv",
+    )
     assert "başlıq" in message and "task.columns" in message

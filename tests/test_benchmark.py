@@ -1,4 +1,4 @@
-"""The benchmark: one budget of tuning for all, failures that cost one cell, kills that cost one run."""
+"""The benchmark: the same tuning budget for all; a failure costs one cell, a kill costs one run."""
 
 import json
 import os
@@ -17,15 +17,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict
 
-from benchmark import benchmark, check_tuning
+from benchmark import benchmark
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_jsonl
 from common.launch import ROOT
-from finetune import check_seeds
 from tests.conftest import run_script
 from tests.test_finetune import checkpoint, files  # noqa: F401  (fixtures)
-from training.finetuning import Data, seeds_for
+from training.recipe import check_seeds
+from training.runs import Data, seeds_for
 from training.tracking import peak_memory, reset_peak_memory
+from training.trials import check_tuning
 
 CHEAP = ["recipe.epochs=1", "threads=1", "report.pretraining=null", "report.corpus=null"]
 
@@ -37,7 +38,7 @@ def words_of(checkpoint: Path, files: dict, out: Path, *more: str) -> list[str]:
 
 
 def summaries(out: Path) -> int:
-    """Finished runs so far; os.walk bears folders that are renamed under it."""
+    """Number of finished runs; os.walk tolerates folders that are renamed during the walk."""
     return sum("summary.json" in names for _, _, names in os.walk(out))
 
 
@@ -86,9 +87,9 @@ def test_tuning_gives_every_model_the_same_budget_and_reads_no_test(checkpoint, 
             assert f"lr: {tuning['chosen']['lr']}" in (place / "seed-0" / "config.yaml").read_text()
     before = {path: path.stat().st_mtime_ns for path in out.glob("**/summary.json")}
     capsys.readouterr()
-    assert bench(*words) == 0 and "0 made now, 2 done already" in capsys.readouterr().out
+    assert bench(*words) == 0 and "0 made now, 2 already complete" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("**/summary.json")}
-    # The lists that readers of the predictions need are there once a task.
+    # The lists that error analysis needs are written once per task.
     ids = [row["id"] for _, row in read_jsonl(out / "a" / "q" / "seed-0" / "predictions-test.jsonl")]
     listed = {row["id"]: row["text"] for _, row in read_jsonl(out / "inputs" / "q-test.jsonl")}
     assert list(listed) == ids and all(re.match(r"Harada\?\n", text) for text in listed.values())
@@ -98,19 +99,18 @@ def test_tuning_gives_every_model_the_same_budget_and_reads_no_test(checkpoint, 
 
 
 def test_tuning_that_cannot_be_fair_is_refused():
-    plans = [{"task": {"name": "p"}, "recipe": {"lr": 1.0, "epochs": 3}}]
-    assert check_tuning(None, plans, [0]) == []
-    assert check_tuning({"lr": [1e-5, 2e-5], "epochs": [2, 3], "seeds": [100]}, plans, [0])[1] == {"lr": 1e-5, "epochs": 3}
+    assert check_tuning(None, [0]) == []
+    assert check_tuning({"lr": [1e-5, 2e-5], "epochs": [2, 3], "seeds": [100]}, [0])[1] == {"lr": 1e-5, "epochs": 3}
     for tuning, named in (
         ({"lr": [1e-5], "seeds": [0, 100]}, "0 is also a final seed"),
         ({"lr": [1e-5]}, "tuning.seeds=None"),
         ({"seeds": [100]}, "expected a grid and seeds"),
         ({"rate": [1e-5], "seeds": [100]}, "tuning.rate"),
         ({"lr": [1e-5, 1e-5], "seeds": [100]}, "different values"),
-        ({"lr": [-1.0], "seeds": [100]}, "recipe.lr=-1.0"),
+        ({"lr": [-1.0], "seeds": [100]}, "tuning.lr=-1.0"),
     ):
         with pytest.raises(UserError, match=re.escape(named)):
-            check_tuning(tuning, plans, [0, 1])
+            check_tuning(tuning, [0, 1])
 
 
 def test_seeds_auto_follow_the_training_rows():
@@ -118,8 +118,10 @@ def test_seeds_auto_follow_the_training_rows():
         def __init__(self, kind: str, rows: int) -> None:
             self.kind, self.train, self.digest = kind, range(rows), ""
 
-    counts = {(kind, rows): len(seeds_for("auto", Data(Some(kind, rows), {}, 0, None, "", [])))
-              for kind, rows in (("pair", 50), ("tagging", 10_000), ("pair", 10_001), ("qa", 50))}  # fmt: skip
+    counts = {
+        (kind, rows): len(seeds_for("auto", Data(Some(kind, rows), {}, 0, None, "", [])))
+        for kind, rows in (("pair", 50), ("tagging", 10_000), ("pair", 10_001), ("qa", 50))
+    }
     assert counts == {("pair", 50): 10, ("tagging", 10_000): 10, ("pair", 10_001): 5, ("qa", 50): 5}
     assert seeds_for([3, 4], Data(Some("qa", 5), {}, 0, None, "", [])) == [3, 4]
     assert check_seeds("auto") == "auto"
@@ -142,26 +144,26 @@ def test_a_failing_run_costs_its_cell_and_nothing_else(checkpoint, files, tmp_pa
     assert failure["run"] == "a on q, seed 1" and "Traceback" in failure["traceback"]
     report = (tmp_path / "benchmark" / "report.md").read_text()
     assert "seeds 1 of 2 are missing" in report
-    # The corpus that prepare.py left in the same folder was searched for the test items, without being asked to.
-    assert "overlap with the corpus:" in said.out and "share a run of words with the corpus" in said.out
+    # The corpus that prepare.py left in the same folder was searched for the test items by default.
+    assert "overlap with the corpus:" in said.out and "LEAKED (half or more of their words" in said.out
     clean = next(line for line in report.splitlines() if line.startswith("| q | b |"))
     assert "n = " in clean and "## Clean and seen test items" in report
     assert len(scores(tmp_path / "benchmark")) == 7
     for name in (".seed-1.part", "seed-1"):
         (blocked / name).unlink(missing_ok=True)
-    assert bench(*words) == 0 and "1 made now, 7 done already" in capsys.readouterr().out
+    assert bench(*words) == 0 and "1 made now, 7 already complete" in capsys.readouterr().out
     assert not (blocked / "failed-1.json").exists()
 
 
 @pytest.mark.slow
-def test_killed_anywhere_it_ends_as_undisturbed(checkpoint, files, tmp_path):  # noqa: F811
+def test_killed_anywhere_it_ends_with_the_same_result(checkpoint, files, tmp_path):  # noqa: F811
     more = ["seeds=[0,1]", "tuning={lr: [1e-4, 1e-3], seeds: [7]}", "baselines=[majority]"]
     calm = run_script(*words_of(checkpoint, files, tmp_path / "calm", *more))
     assert calm.returncode == 0, calm.stderr
     words = words_of(checkpoint, files, tmp_path / "shot", *more)
     out = tmp_path / "shot" / "benchmark"
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for count in (4, 10):  # kill as soon as so many runs are there: in tuning, and among the final seeds
+    for count in (4, 10):  # kill after this many runs: during tuning, and during the final seeds
         process = subprocess.Popen(
             [sys.executable, *words], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -190,7 +192,7 @@ def test_one_job_of_a_sweep_makes_no_report(checkpoint, files, tmp_path):  # noq
     assert len(scores(tmp_path / "benchmark")) == 2 and not (tmp_path / "benchmark" / "report.html").exists()
 
 
-def test_peak_memory_is_of_the_run_and_not_of_the_process():
+def test_peak_memory_is_that_of_the_run_not_of_the_process():
     device = torch.device("cpu")
     if not reset_peak_memory(device):
         pytest.skip("this system does not let a process forget its peak")

@@ -1,4 +1,4 @@
-"""Fine-tuning from file to predictions: all kinds, nothing lost, nothing run twice, the same seed the same bytes."""
+"""Fine-tuning from file to predictions: all kinds, nothing lost, nothing run twice, equal bytes for equal seeds."""
 
 import gzip
 import json
@@ -12,22 +12,28 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from sklearn.utils.class_weight import compute_class_weight
 
 from common.errors import UserError
 from common.files import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from common.launch import ROOT
 from data.features import collate, steps_of_epoch, units
-from evaluation.metrics import read_predictions, score_predictions
-from finetune import run_seed
 from model import fill_mask, predict
 from model.encoder import EncoderConfig
 from model.folder import SUMS, write_checkpoint
 from model.mlm import MaskedLM
+from tasks.scoring import read_predictions, score_predictions
 from tests.conftest import run_script
 from tokenization.loading import load_tokenizer
-from training.finetuning import build_model, parameter_groups, prepare_data, read_start, settings_for
+from training.defaults import with_defaults
+from training.finetuning import run_seed
+from training.recipe import settings_for
+from training.runs import Run, prepare_data
+from training.settings import Finetuning, Recipe
+from training.task_models import build_model, parameter_groups, read_start, weigh_classes
 
 CPU = torch.device("cpu")
+KINDS = ("classification", "pair", "choice", "tagging", "qa", "similarity", "multilabel")
 CITIES, FRUITS = ["Bakı", "Gəncə", "Şəki", "Lənkəran", "Quba"], ["alma", "armud", "nar", "heyva", "üzüm"]
 
 
@@ -35,7 +41,7 @@ CITIES, FRUITS = ["Bakı", "Gəncə", "Şəki", "Lənkəran", "Quba"], ["alma", 
 def checkpoint(prepared, tmp_path_factory) -> Path:
     """A tiny encoder with random weights and the demo's tokenizer."""
     tokenizer = load_tokenizer(prepared / "tokenizer")
-    torch.manual_seed(4242)  # not a seed of a run below, or new weights would equal these
+    torch.manual_seed(4242)  # not a seed used below, or new weights would equal these
     config = EncoderConfig(
         vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48, max_length=64
     )
@@ -46,9 +52,9 @@ def checkpoint(prepared, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> dict[str, Path]:
-    """One small file of each kind that a few steps can learn something of."""
+    """One small file of each kind that a few steps can learn."""
     draw, folder = random.Random(0), tmp_path_factory.mktemp("tasks")
-    rows: dict[str, list[dict]] = {kind: [] for kind in ("classification", "pair", "choice", "tagging", "qa")}
+    rows: dict[str, list[dict]] = {kind: [] for kind in KINDS}
     for n in range(60):
         city, fruit = draw.choice(CITIES), draw.choice(FRUITS)
         isit = n % 2 == 0
@@ -56,6 +62,11 @@ def files(tmp_path_factory) -> dict[str, Path]:
             {"id": n, "text": f"{n} {city if isit else fruit} haqqında", "label": "şəhər" if isit else "meyvə"}
         )
         rows["pair"].append({"id": n, "sentence1": f"{n} {city}", "sentence2": city if isit else fruit, "label": int(isit)})
+        rows["similarity"].append(
+            {"id": n, "sentence1": f"{n} {city}", "sentence2": city if isit else fruit, "score": 4.6 * isit}
+        )
+        named = [name for name, there in (("şəhər", n % 2), ("meyvə", n % 3)) if there]
+        rows["multilabel"].append({"id": n, "text": f"{n} {city if n % 2 else ''} {fruit if n % 3 else ''}", "labels": named})
         options = [city, fruit, "daş"][: 2 + n % 2]
         draw.shuffle(options)
         rows["choice"].append(
@@ -64,12 +75,19 @@ def files(tmp_path_factory) -> dict[str, Path]:
         rows["tagging"].append({"id": n, "words": [str(n), city, "\u00ad", fruit], "tags": ["O", "B-LOC", "O", "O"]})
         context = f"{n} nəfər {city} şəhərində {fruit} yeyir. " * 3
         answer = city if n % 3 else ""
-        rows["qa"].append({"id": n, "context": context, "question": "Harada?", "answer_text": answer,
-                           "answer_start": context.index(city) if answer else -1})  # fmt: skip
+        rows["qa"].append(
+            {
+                "id": n,
+                "context": context,
+                "question": "Harada?",
+                "answer_text": answer,
+                "answer_start": context.index(city) if answer else -1,
+            }
+        )
     return {kind: folder / f"{kind}.jsonl" for kind, part in rows.items() if write_jsonl(folder / f"{kind}.jsonl", part)}
 
 
-def settings_of(*words: str, config: str = "finetune") -> dict:
+def settings_of(*words: str, config: str = "finetune") -> Finetuning:
     """The settings that finetune.py would see, without a process of its own."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -81,10 +99,11 @@ def run(checkpoint: Path, file: Path, kind: str, out: Path, seed: int = 0, *word
         f"task.kind={kind}", f"task.train={file}", "recipe.batch_size=16", "recipe.epochs=2", "recipe.lr=1e-3", *words
     )
     start = read_start(checkpoint, scratch=scratch)
-    return run_seed(settings, start, prepare_data(settings, start, {}), seed, CPU, out)
+    settings, _ = with_defaults(settings, start)
+    return run_seed(Run(settings, start, prepare_data(settings.task, start, {}), seed, CPU, out))
 
 
-@pytest.mark.parametrize("kind", ["classification", "pair", "choice", "tagging", "qa"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_from_file_to_predictions(kind, checkpoint, files, tmp_path, capsys):
     summary = run(checkpoint, files[kind], kind, tmp_path / "out")
     folder = Path(summary["folder"])
@@ -92,7 +111,7 @@ def test_every_kind_from_file_to_predictions(kind, checkpoint, files, tmp_path, 
     assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoint"} <= {path.name for path in folder.iterdir()}
     assert [line["epoch"] for _, line in read_jsonl(folder / "metrics.jsonl")] == [1, 2]
     settings = settings_of(f"task.kind={kind}", f"task.train={files[kind]}")
-    task = prepare_data(settings, read_start(checkpoint), {}).task
+    task = prepare_data(settings.task, read_start(checkpoint), {}).task
     for split in ("dev", "test"):
         rows = read_predictions(folder / f"predictions-{split}.jsonl", kind)
         assert [row["id"] for row in rows] == [example["id"] for example in getattr(task, split)]
@@ -100,14 +119,15 @@ def test_every_kind_from_file_to_predictions(kind, checkpoint, files, tmp_path, 
         assert kind != "tagging" or all(len(row["scores"]) == len(row["pred"]) and max(row["scores"]) <= 0 for row in rows)
         score = score_predictions(rows, kind, task.labels, task.metric, task.positive)["score"]
         assert score == pytest.approx(summary[f"{split}_score"], abs=1e-12)
-    # The checkpoint is the model that made the test predictions: applied to the same text it says the same.
+    # The checkpoint is the model behind the test predictions: it gives the same for the same text.
     new = tmp_path / "new.jsonl"
-    gold = ("label", "tags", "answers")
+    gold = ("label", "tags", "answers", "labels", "score", "scaled")
     write_jsonl(new, [{key: value for key, value in example.items() if key not in gold} for example in task.test])
     assert predict.main([str(folder), str(new)]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    name = {"tagging": "tags", "choice": "answer", "qa": "answer"}.get(kind, "label")
-    assert [row[name] for row in said] == [row["pred"] for row in rows]
+    name = {"tagging": "tags", "choice": "answer", "qa": "answer", "similarity": "score", "multilabel": "labels"}
+    shown = [round(row["pred"], 4) if kind == "similarity" else row["pred"] for row in rows]
+    assert [row[name.get(kind, "label")] for row in said] == shown
 
 
 @pytest.mark.parametrize(("kind", "key"), [("pair", "both_orders"), ("tagging", "valid_tags")])
@@ -121,15 +141,15 @@ def test_another_way_to_read_scores_goes_from_config_to_report(kind, key, checkp
     kept = {"both_orders": "orders", "valid_tags": "raw"}[key]
     assert all(kept in row for row in rows)
     before = read_predictions(Path(plain["folder"]) / "predictions-test.jsonl", kind)
-    # One epoch and no choice between epochs: the weights are the same, so are each word's tag and the first order.
+    # One epoch, so no choice between epochs: equal weights, so each word's tag and the first order are equal.
     for row, old in zip(rows, before, strict=True):
         assert (row["orders"][0] if key == "both_orders" else row["raw"]) == old["pred"]
     names = score_predictions(rows, kind, other["labels"])["metrics"]
     assert ("order_consistency" if key == "both_orders" else "entity_f1 of raw tags") in names
-    # The checkpoint knows how it is read.
+    # The checkpoint records how it is read.
     gold = ("label", "tags", "gold")
     settings = settings_of(f"task.kind={kind}", f"task.train={files[kind]}")
-    task = prepare_data(settings, read_start(checkpoint), {}).task
+    task = prepare_data(settings.task, read_start(checkpoint), {}).task
     write_jsonl(tmp_path / "new.jsonl", [{k: v for k, v in example.items() if k not in gold} for example in task.test])
     assert predict.main([other["folder"], str(tmp_path / "new.jsonl")]) == 0
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -155,14 +175,17 @@ def test_same_seed_same_bytes_and_finished_runs_stay(checkpoint, files, tmp_path
     assert "reused" not in changed and changed["digest"] != first["digest"]
 
 
-def test_what_a_seed_decides_can_be_held_fast_one_by_one(checkpoint, files, tmp_path):
-    """All three held: another seed is the same run to the byte. Any one let go: another run."""
+def test_each_effect_of_the_seed_can_be_fixed_separately(checkpoint, files, tmp_path):
+    """With all three fixed, another seed is the same run to the byte; with any one free, another run."""
     keys = ("init_seed", "order_seed", "dropout_seed")
 
     def made(name: str, seed: int, *words: str) -> bytes:
         words = ("recipe.epochs=1", *words)
-        return (Path(run(checkpoint, files["pair"], "pair", tmp_path / name, seed, *words)["folder"])
-                / "checkpoint" / "model.safetensors").read_bytes()  # fmt: skip
+        return (
+            Path(run(checkpoint, files["pair"], "pair", tmp_path / name, seed, *words)["folder"])
+            / "checkpoint"
+            / "model.safetensors"
+        ).read_bytes()
 
     plain = made("plain", 3)
     assert made("all", 8, *(f"recipe.{key}=3" for key in keys)) == plain
@@ -172,7 +195,7 @@ def test_what_a_seed_decides_can_be_held_fast_one_by_one(checkpoint, files, tmp_
         settings_of("recipe.order_seed=-1")
 
 
-def test_what_a_killed_run_left_is_not_taken_for_a_result(checkpoint, files, tmp_path):
+def test_leftovers_of_a_killed_run_are_not_a_result(checkpoint, files, tmp_path):
     summary = run(checkpoint, files["tagging"], "tagging", tmp_path)
     folder = Path(summary["folder"])
     left = folder.with_name(".seed-0.part")
@@ -187,40 +210,40 @@ def test_scratch_has_its_own_name_and_its_own_weights(checkpoint, files, tmp_pat
     summary = run(checkpoint, files["pair"], "pair", tmp_path, scratch=True)
     assert summary["model"] == "tiny-scratch" and summary["scratch"]
     pretrained, scratch = (build_model(read_start(checkpoint, scratch=s), "pair", 2, 0) for s in (False, True))
-    assert not torch.equal(pretrained.encoder.words.weight, scratch.encoder.words.weight)
-    assert torch.equal(pretrained.encoder.pooler.weight, scratch.encoder.pooler.weight)  # new in both, of the same seed
+    assert not torch.equal(pretrained.encoder.token_embeddings.weight, scratch.encoder.token_embeddings.weight)
+    assert torch.equal(pretrained.encoder.pooler.weight, scratch.encoder.pooler.weight)  # new in both, from the same seed
 
 
 def test_layerwise_decay_and_reinitialised_layers(checkpoint):
     start = read_start(checkpoint)
-    recipe = {"lr": 1.0, "layerwise_decay": 0.5, "weight_decay": 0.01}
+    recipe = Recipe(lr=1.0, layerwise_decay=0.5, weight_decay=0.01)
     model = build_model(start, "tagging", 3, 0)
     rates = {id(p): group["lr"] for group in parameter_groups(model, recipe) for p in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     assert rates[id(model.head.weight)] == 1.0
     assert rates[id(model.encoder.blocks[1].qkv.weight)] == 0.5
     assert rates[id(model.encoder.blocks[0].qkv.weight)] == 0.25
-    assert rates[id(model.encoder.words.weight)] == 0.125
+    assert rates[id(model.encoder.token_embeddings.weight)] == 0.125
     fresh = build_model(start, "tagging", 3, 0, reinitialise_layers=1)
     assert torch.equal(fresh.encoder.blocks[0].qkv.weight, start.weights["encoder.blocks.0.qkv.weight"])
     assert not torch.equal(fresh.encoder.blocks[1].qkv.weight, start.weights["encoder.blocks.1.qkv.weight"])
 
 
-def test_pooling_is_what_its_name_says(checkpoint, files):
-    """cls reads the first token's state, mean the average of each text's own, pooler a dense layer on the first."""
+def test_pooling_matches_its_name(checkpoint, files):
+    """cls uses the first token's hidden state, mean each text's average, pooler a dense layer on the first token's."""
     start = read_start(checkpoint)
-    data = prepare_data(settings_of("task.kind=pair", f"task.train={files['pair']}"), start, {})
+    data = prepare_data(settings_of("task.kind=pair", f"task.train={files['pair']}").task, start, {})
     batch = collate(data.splits["train"], np.arange(3))
     for pooling in ("pooler", "cls", "mean"):
         model = build_model(start, "pair", 2, 0, pooling=pooling).eval()
         with torch.no_grad():
-            hidden = model.encoder(batch.ids, batch.layout, batch.types)
+            hidden = model.encoder(batch.ids, batch.layout, batch.token_types)
             first = batch.layout.starts[:-1].long()
             texts = hidden.split(batch.layout.lengths.tolist())
             vector = {"cls": hidden[first], "mean": torch.stack([text.mean(0) for text in texts])}.get(pooling)
             vector = model.encoder.pool(hidden[first]) if vector is None else vector
             torch.testing.assert_close(model(batch), model.head(vector), atol=1e-5, rtol=0)
-    with pytest.raises(UserError, match=r"recipe\.pooling=max: expected one of pooler, cls, mean"):
+    with pytest.raises(UserError, match=r"recipe\.pooling=max: expected one of null, pooler, cls, mean"):
         settings_of("recipe.pooling=max")
 
 
@@ -235,10 +258,10 @@ def test_every_pooling_goes_from_file_to_checkpoint_and_back(checkpoint, files, 
         assert rows and all(again[row["id"]] == row["pred"] for row in rows)
 
 
-def test_the_order_of_options_changes_nothing_but_their_order(checkpoint, files):
-    """Questions of two and three options in one batch, in any order: the same loss, the scores moved with their options."""
+def test_the_order_of_options_only_permutes_their_scores(checkpoint, files):
+    """Questions of two and three options in one batch, in any order: the same loss, the scores permuted with their options."""
     start = read_start(checkpoint)
-    data = prepare_data(settings_of("task.kind=choice", f"task.train={files['choice']}"), start, {})
+    data = prepare_data(settings_of("task.kind=choice", f"task.train={files['choice']}").task, start, {})
     encoded = data.splits["train"]
     model = build_model(start, "choice", 0, 0).eval()
     groups = units(encoded)[:6]
@@ -258,57 +281,59 @@ def test_the_order_of_options_changes_nothing_but_their_order(checkpoint, files)
 
 
 def test_predictions_carry_their_group(checkpoint, tmp_path):
-    rows = [{"id": n, "text": f"{n} bir", "text_b": f"{n} iki", "label": "ab"[n % 2], "group": f"sənəd {n // 4}"}
-            for n in range(60)]  # fmt: skip
+    rows = [
+        {"id": n, "text": f"{n} bir", "text_b": f"{n} iki", "label": "ab"[n % 2], "group": f"sənəd {n // 4}"} for n in range(60)
+    ]
     write_jsonl(tmp_path / "a.jsonl", rows)
     folder = Path(run(checkpoint, tmp_path / "a.jsonl", "pair", tmp_path, 0, "recipe.epochs=1")["folder"])
     found = {row["id"]: row["group"] for _, row in read_jsonl(folder / "predictions-test.jsonl")}
     assert found and all(group == f"sənəd {int(identity) // 4}" for identity, group in found.items())
 
 
-def test_tokens_are_shared_over_processes_and_wrong_ones_never(checkpoint, files, tmp_path):
+def test_tokens_are_shared_between_processes_and_wrong_ones_never_used(checkpoint, files, tmp_path):
     start = read_start(checkpoint)
-    settings = {**settings_of("task.kind=qa", f"task.train={files['qa']}"), "cache": str(tmp_path / "cache")}
-    first = prepare_data(settings, start, {})
+    settings, folder = settings_of("task.kind=qa", f"task.train={files['qa']}"), str(tmp_path / "cache")
+    first = prepare_data(settings.task, start, {}, folder)
     held = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert len(held) == 3
-    second = prepare_data(settings, start, {})
+    second = prepare_data(settings.task, start, {}, folder)
     assert held == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     rows = zip(first.splits["train"].rows, second.splits["train"].rows, strict=True)
     assert second.digest == first.digest and all(np.array_equal(a.ids, b.ids) for a, b in rows)
-    settings["task"]["max_length"] = 32
-    assert prepare_data(settings, start, {}).max_length == 32
+    settings.task.max_length = 32
+    assert prepare_data(settings.task, start, {}, folder).max_length == 32
     assert len(list((tmp_path / "cache").iterdir())) == 6
 
 
-def test_a_tokenizer_with_more_pieces_than_the_model_is_refused(checkpoint, tmp_path):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(checkpoint, tmp_path):
     folder = shutil.copytree(checkpoint, tmp_path / "small")
     values = read_json(folder / "config.json")
     values["encoder"]["vocab_size"] -= 8
     write_json(folder / "config.json", values)
     sums = read_json(folder / SUMS)
     write_json(folder / SUMS, {**sums, "config.json": sha256_file(folder / "config.json")})
-    with pytest.raises(UserError, match=r"small.*pieces, the model has \d+"):
+    with pytest.raises(UserError, match=r"small.*tokens, the model has \d+"):
         read_start(folder)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(checkpoint, files, tmp_path):
     settings = settings_of("task.kind=pair", f"task.train={files['pair']}")
     start = read_start(checkpoint)
-    start.weights["encoder.words.weight"] = start.weights["encoder.words.weight"] * float("nan")
+    start.weights["encoder.token_embeddings.weight"] = start.weights["encoder.token_embeddings.weight"] * float("nan")
     with pytest.raises(UserError, match=r"tiny/.*seed-0: the loss of step 1 is nan"):
-        run_seed(settings, start, prepare_data(settings, start, {}), 0, CPU, tmp_path)
+        run_seed(Run(with_defaults(settings, start)[0], start, prepare_data(settings.task, start, {}), 0, CPU, tmp_path))
     assert not list(tmp_path.rglob("summary.json"))
 
 
 def test_recipe_comes_from_the_task_and_the_command_line_wins():
-    assert settings_of("task=topic")["recipe"]["lr"] == settings_of("task=topic")["task"]["recipe"]["lr"]
-    assert settings_of("task=topic", "recipe.lr=0.5")["recipe"]["lr"] == 0.5
+    topic = settings_of("task=topic")
+    assert topic.recipe.epochs == topic.task.recipe["epochs"]
+    assert settings_of("task=topic", "recipe.lr=0.5").recipe.lr == 0.5
     with pytest.raises(UserError, match=r"recipe\.epochs=0"):
         settings_of("recipe.epochs=0")
 
 
-def test_fill_mask_prints_pieces_with_probabilities(checkpoint, capsys):
+def test_fill_mask_prints_tokens_with_probabilities(checkpoint, capsys):
     assert fill_mask.main([str(checkpoint), "Bakı Azərbaycanın [MASK] şəhəridir.", "--top", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     chances = [float(line.split()[0]) for line in lines]
@@ -338,7 +363,7 @@ def test_predict_reads_plain_text_and_names_what_is_missing(checkpoint, files, t
 
 
 def test_predict_reads_what_training_reads(tmp_path):
-    """A tab file keeps its lone quotes, a record that training would set aside is named, no input is lost."""
+    """A tab file keeps its unpaired quotes, a record that training would skip is named, no input is lost."""
     (tmp_path / "a.tsv").write_text('\ufeffsentence1\tsentence2\r\n"Bakı\tşəhər\r\nalma"\tmeyvə\r\n', encoding="utf-8")
     assert [e["text"] for e in predict.read_inputs(tmp_path / "a.tsv", "pair")] == ['"Bakı', 'alma"']
     rows = [{"id": n, "tokens": ["Ə", str(n)]} for n in range(3)]
@@ -392,6 +417,31 @@ def test_benchmark_runs_what_is_not_finished_and_reports(checkpoint, files, tmp_
     (out / "b" / "p" / "seed-1" / "summary.json").unlink()
     second = run_script(*words)
     assert second.returncode == 0, second.stderr
-    assert "1 made now, 11 done already" in second.stdout
+    assert "1 made now, 11 already complete" in second.stdout
     assert all(name in (out / "report.md").read_text() for name in ("majority", "tfidf", "| a", "| b"))
     assert len(page) > 1000
+
+
+def test_class_weights_weight_the_loss(checkpoint, files):
+    """balanced equals scikit-learn's weights; the loss is the weighted sum; impossible weights are refused by name."""
+    start, settings = read_start(checkpoint), settings_of("task.kind=tagging", f"task.train={files['tagging']}")
+    data = prepare_data(settings.task, start, {})
+    rows, labels = data.splits["train"].rows, data.task.labels
+    tags = [label for row in rows for label in row.targets if label >= 0]
+    expected = compute_class_weight("balanced", classes=np.arange(len(labels)), y=np.array(tags))
+    weights = weigh_classes("balanced", "tagging", labels, rows)
+    assert weights.numpy() == pytest.approx(expected, rel=1e-5)
+    named = weigh_classes({"B-LOC": 3}, "tagging", labels, rows)
+    assert named[labels.index("B-LOC")] / named[labels.index("O")] == pytest.approx(3)
+    model = build_model(start, "tagging", len(labels), 0).eval()
+    batch = collate(data.splits["train"], np.arange(4))
+    scores = model(batch)
+    plain = torch.nn.functional.cross_entropy(scores, batch.targets, reduction="none")
+    model.class_weights = named
+    assert model.loss(scores, batch).item() == pytest.approx((plain * named[batch.targets]).sum().item(), rel=1e-5)
+    for wanted, kind, said in (("balanced", "qa", "qa has no classes"), ({"X": 1}, "tagging", "no label 'X'")):
+        with pytest.raises(UserError, match=said):
+            weigh_classes(wanted, kind, labels, rows)
+    with pytest.raises(UserError, match=r"recipe\.class_weights=even"):
+        settings_of("recipe.class_weights=even")
+    assert settings_of("recipe.class_weights={a: 2}").recipe.class_weights == {"a": 2}

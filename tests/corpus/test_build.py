@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.files import read_json, read_jsonl, sha256_file, write_json
-from corpus.build import build_corpus, heldout_path, list_sources, read_documents
-from corpus.decide import DOUBT
-from corpus.language import identify
-from corpus.parts import TextWriter, read_texts
-from corpus.units import code_digest
+from common.files import digest_of, read_json, read_jsonl, sha256_file, write_json
+from corpus.build import heldout_path, list_sources, read_documents
+from corpus.settings import Corpus
+from corpus.stages.decide import DOUBT
+from corpus.stages.parts import TextWriter, read_texts
+from corpus.stages.stages import PLACES, STAGE_SETTINGS, Stages, identity_settings
+from corpus.stages.units import code_digest
 from language.azerbaijani import fold_key, upper
+from tests.azerbaijani import build_corpus, identify
 
 ROOT = Path(__file__).resolve().parents[2]
 NOUNS = ["dağ", "çay", "şəhər", "kitab", "qapı", "yol", "meşə", "göl", "bağ", "əkin", "dəniz", "körpü", "məktəb", "bulaq"]
@@ -71,8 +74,12 @@ def test_every_document_is_kept_or_has_a_reason(folder, tmp_path):
     report = build_corpus({"path": str(folder), "max_bad_fraction": 0.1}, out)
     entry = report["sources"]["mixed"]
     assert entry["removed"] == {
-        "exact_duplicate": 3, "empty_after_cleaning": 1, "language": 1, "no_letters": 1, "too_short": 1,
-    }  # fmt: skip
+        "exact_duplicate": 3,
+        "empty_after_cleaning": 1,
+        "language": 1,
+        "no_letters": 1,
+        "too_short": 1,
+    }
     assert entry["rejected"] == {"invalid_utf8": 1, "not_an_object": 1}
     written = {name: list(read_documents(out, name)) for name in list_sources(out)}
     heldout, removed, rejected = (lines(out / f"{name}.jsonl.gz") for name in ("heldout", "removed", "rejected"))
@@ -85,7 +92,7 @@ def test_every_document_is_kept_or_has_a_reason(folder, tmp_path):
     assert sorted(places) == sorted(expected)  # each line of the input once, none invented
     assert report["total"]["in"] == len(expected)
     assert all(record["reason"] and record["text"] for record in removed)
-    # Of several spellings the full one survives, and knows how many it stands for.
+    # Of several spellings the full one survives and records how many documents it represents.
     kept = {record["text"]: record for record in [*written["mixed"], *heldout]}
     assert [kept[text]["copies"] for text in good[:4]] == [2, 2, 2, 1]
     ids = [record["id"] for record in [*written["mixed"], *heldout, *removed]]
@@ -94,7 +101,7 @@ def test_every_document_is_kept_or_has_a_reason(folder, tmp_path):
 
 
 def test_in_an_azerbaijani_source_a_doubtful_text_stays_and_a_clear_one_goes(tmp_path):
-    """The detector's label takes every language to be as likely; the decision does not."""
+    """The detector's label assumes that all languages are equally likely; the decision does not."""
     doubtful, clear = "Erdogan secilen kimi orda yene secilecek", "Yarın sabah okula gidiyorum, sen de gelecek misin"
     assert identify(doubtful).label == identify(clear).label == "tr"
     assert identify(clear).score < DOUBT < identify(doubtful).score
@@ -106,7 +113,7 @@ def test_in_an_azerbaijani_source_a_doubtful_text_stays_and_a_clear_one_goes(tmp
         assert (doubtful in {record["text"] for record in removed}) == (doubtful in gone)
 
 
-def test_near_duplicates_lose_all_but_the_longest(tmp_path):
+def test_of_near_duplicates_the_longest_is_kept(tmp_path):
     base = " ".join(sentences(20, 5))
     write(tmp_path / "in" / "a.jsonl", [base.replace("körpü", "su", 1), base + " əlavə olunmuş son", base, *sentences(5, 6)])
     out = tmp_path / "out"
@@ -135,7 +142,7 @@ def test_heldout_is_a_fraction_with_a_floor_and_a_cap_and_never_in_training(fold
     trained = {fold_key(record["text"]) for name in list_sources(out) for record in read_documents(out, name)}
     assert len(held) == 6
     assert not held & trained
-    # The choice hangs on the document, not on its place.
+    # The choice depends on the document, not on its position.
     order = (folder / "news.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "news.jsonl").write_text("".join(reversed(order)), encoding="utf-8")
     build_corpus({"path": str(folder), "heldout_fraction": 0.05, "heldout_max": 4}, tmp_path / "turned")
@@ -147,7 +154,7 @@ def test_the_manifest_names_every_file(folder, tmp_path):
     found = snapshot(tmp_path / "out")
     del found["manifest.json"]
     assert read_json(tmp_path / "out" / "manifest.json")["files"] == found
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", ".out.work", "in", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.work", "in", "out"]
 
 
 def test_a_second_build_is_reused_only_while_nothing_changed(folder, tmp_path, capsys):
@@ -158,7 +165,7 @@ def test_a_second_build_is_reused_only_while_nothing_changed(folder, tmp_path, c
     def runs(**changed):
         capsys.readouterr()
         build_corpus({**settings, **changed}, out)
-        return "corpus: reused" not in capsys.readouterr().out
+        return "corpus: already complete" not in capsys.readouterr().out
 
     assert not runs()
     assert runs(min_characters=11) and runs()
@@ -174,8 +181,8 @@ def test_a_second_build_is_reused_only_while_nothing_changed(folder, tmp_path, c
     assert runs()
 
 
-def test_annotations_serve_every_threshold(folder, tmp_path):
-    """A changed threshold reads no file again: the annotated units stay as they are, to the nanosecond."""
+def test_annotations_are_reused_for_every_threshold(folder, tmp_path):
+    """A changed threshold reads no file again: the annotated units keep their mtime to the nanosecond."""
     out = tmp_path / "out"
     base = {"path": str(folder), "quality": {"preset": "none"}}
     build_corpus(base, out)
@@ -207,23 +214,25 @@ def test_annotations_serve_every_threshold(folder, tmp_path):
     assert not made("annotate").items() & annotated.items()
 
 
-def test_the_work_folder_goes_when_it_is_not_wanted(folder, tmp_path):
+def test_the_work_folder_is_removed_on_request(folder, tmp_path):
     build_corpus({"path": str(folder), "keep_work": False}, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.lock", "in", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_the_digest_of_code_follows_imports_and_data():
-    digest = code_digest("corpus.annotate")
-    assert digest != code_digest("corpus.units") != code_digest("corpus.clean")
-    assert code_digest("corpus.annotate") == digest
+    digest = code_digest("corpus.stages.annotate")
+    assert digest != code_digest("corpus.stages.units") != code_digest("corpus.clean")
+    assert code_digest("corpus.stages.annotate") == digest
     assert len(digest) == 64
 
 
-@pytest.mark.parametrize("data", ["corpus/detector.npz", "language/words.tsv"])
-def test_other_weights_or_another_list_of_words_is_other_code(tmp_path, data):
+@pytest.mark.parametrize("data", ["corpus/detection/detector.npz", "language/azerbaijani_words.tsv"])
+def test_the_digest_includes_weights_and_word_lists(tmp_path, data):
     for name in ("corpus", "language", "common"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    code = "from corpus.units import code_digest as d; print(d('corpus.annotate'), d('corpus.duplicates'))"
+    code = (
+        "from corpus.stages.units import code_digest as d; print(d('corpus.stages.annotate'), d('corpus.matching.duplicates'))"
+    )
     found = []
     for _ in range(2):
         run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -236,8 +245,8 @@ def test_other_weights_or_another_list_of_words_is_other_code(tmp_path, data):
 @pytest.mark.parametrize(
     "stage", ["annotate", pytest.param("duplicates", marks=pytest.mark.slow), pytest.param("result", marks=pytest.mark.slow)]
 )
-def test_a_full_disk_leaves_the_earlier_result_and_what_is_finished(folder, tmp_path, stage):
-    """No file may grow past a limit, as on a full disk: a message, code 2, the old corpus whole, and the way on is free."""
+def test_a_full_disk_keeps_the_earlier_result_and_finished_stages(folder, tmp_path, stage):
+    """No file may grow past a limit, as on a full disk: a message, exit code 2, the old corpus intact, and a rerun works."""
     out, work = tmp_path / "out", tmp_path / ".out.work"
     build_corpus({"path": str(folder), "min_characters": 11}, out)
     before = snapshot(out)
@@ -245,11 +254,11 @@ def test_a_full_disk_leaves_the_earlier_result_and_what_is_finished(folder, tmp_
     biggest = max(path.stat().st_size for path in place.rglob("*") if path.is_file()) - 1
     if stage == "annotate":
         shutil.rmtree(work)
-    settings = {"path": str(folder), "min_characters": 12}
+    settings = {"language": "azerbaijani", "path": str(folder), "min_characters": 12}
     code = (
         "import resource, sys\n"
         "from common.errors import UserError\n"
-        "from corpus.build import build_corpus\n"
+        "from tests.azerbaijani import build_corpus\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({biggest}, {biggest}))\n"
         f"try:\n    build_corpus({settings!r}, {str(out)!r})\n"
         "except UserError as error:\n    print(error, file=sys.stderr); sys.exit(2)\n"
@@ -263,8 +272,8 @@ def test_a_full_disk_leaves_the_earlier_result_and_what_is_finished(folder, tmp_
     assert not list((tmp_path / ".out.work").glob("*/.*.part"))
 
 
-def test_a_loss_is_never_passed_over(folder, tmp_path):
-    """A document that is gone from a finished unit stops the build; the corpus is not written without it."""
+def test_a_lost_document_stops_the_build(folder, tmp_path):
+    """A document missing from a finished unit stops the build; no corpus is written without it."""
     out = tmp_path / "out"
     build_corpus({"path": str(folder)}, out)
     before = snapshot(out)
@@ -285,10 +294,10 @@ def test_a_loss_is_never_passed_over(folder, tmp_path):
 
 
 def killed_builds(tmp_path, kills, seconds, workers):
-    """Kill a build of 6 files again and again at random moments; returns how many met their end by it."""
+    """Kill a build of 6 files again and again at random moments; return how many builds were killed."""
     for number in range(6):
         write(tmp_path / "in" / f"s{number}.jsonl", sentences(300, number))
-    settings = {"path": str(tmp_path / "in"), "engine": {"name": "processes", "workers": workers}}
+    settings = {"language": "azerbaijani", "path": str(tmp_path / "in"), "engine": {"name": "processes", "workers": workers}}
     out = tmp_path / "out"
     build_corpus(settings | {"min_characters": 20}, out)
     old = snapshot(out)
@@ -297,8 +306,8 @@ def killed_builds(tmp_path, kills, seconds, workers):
     new = snapshot(tmp_path / "reference")
     assert new != old
     code = (
-        "import corpus.engine; corpus.engine.WORTH_A_PROCESS = 1\n"
-        f"from corpus.build import build_corpus; build_corpus({settings | {'min_characters': 21}!r}, {str(out)!r})"
+        "import corpus.stages.engine; corpus.stages.engine.WORTH_A_PROCESS = 1\n"
+        f"from tests.azerbaijani import build_corpus; build_corpus({settings | {'min_characters': 21}!r}, {str(out)!r})"
     )
     chance, ended = random.Random(3), 0
     for _ in range(kills):
@@ -330,7 +339,7 @@ def test_killed_between_the_two_renames_the_old_corpus_comes_back(folder, tmp_pa
     before = snapshot(out)
     out.rename(tmp_path / ".out.old")
     build_corpus({"path": str(folder)}, out)
-    assert "reused" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
     assert snapshot(out) == before
 
 
@@ -382,10 +391,22 @@ def test_too_many_bad_records_stop_the_build_and_are_named(folder, tmp_path):
 
 
 def test_every_fault_of_a_file_is_counted(tmp_path):
-    """The fault table: what cannot be read is set aside with its place, and the sums agree for every source."""
+    """The fault table: unreadable records are set aside with their place, and the totals agree for every source."""
     good = [json.dumps({"text": text}, ensure_ascii=False).encode() for text in sentences(60, 9)]
-    bad = [b'{"text": "abc', b"[]", b'"abc"', b"17", b"null", b'{"text": null}', b'{"text": 5}', b'{"text": ""}', b'{"id": 1}',
-           b'{"text": "\xff\xfe"}', b'{"text": "\\ud800"}', b"\x00\x00"]  # fmt: skip
+    bad = [
+        b'{"text": "abc',
+        b"[]",
+        b'"abc"',
+        b"17",
+        b"null",
+        b'{"text": null}',
+        b'{"text": 5}',
+        b'{"text": ""}',
+        b'{"id": 1}',
+        b'{"text": "\xff\xfe"}',
+        b'{"text": "\\ud800"}',
+        b"\x00\x00",
+    ]
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "lines.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join([*good, *bad]) + b"\r\n")
@@ -413,7 +434,7 @@ def test_an_unreadable_file_stops_with_a_message(folder, tmp_path):
         build_corpus({"path": str(folder)}, tmp_path / "out")
 
 
-def test_a_second_opinion_stands_beside_each_document(tmp_path):
+def test_a_second_detector_is_recorded_for_each_document(tmp_path):
     pytest.importorskip("py3langid", reason="py3langid is optional (requirements-extra.txt)")
     texts = [
         "Bu gün hava çox soyuqdur, uşaqlar evdə qalıb.",
@@ -426,3 +447,117 @@ def test_a_second_opinion_stands_beside_each_document(tmp_path):
     assert {record["text"]: record.get("second_opinion") for record in found} == dict(
         zip(texts, ["az", None, "en"], strict=True)
     )
+
+
+def test_a_linked_corpus_folder_stays_a_link(folder, tmp_path):
+    """The corpus on a larger disk: built, rebuilt with another setting and reused at the link's target."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").mkdir()
+    out = tmp_path / "runs" / "out"
+    out.symlink_to(tmp_path / "disk")
+    for least in (10, 12, 14):
+        build_corpus({"path": str(folder), "min_characters": least}, out)
+        assert out.is_symlink() and (tmp_path / "disk" / "report.json").exists()
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["out"]
+    assert read_json(out / "report.json")["settings"]["min_characters"] == 14
+
+
+def test_a_finished_corpus_in_a_read_only_place_is_reused(folder, tmp_path, monkeypatch, capsys):
+    """For a user without write permission (another user's folder): opening any file for writing would fail."""
+    place = tmp_path / "shared"
+    report = build_corpus({"path": str(folder)}, place / "out")
+
+    def refuse(name):
+        raise AssertionError(f"{name} locked although there is nothing to build")
+
+    monkeypatch.setattr("corpus.build.hold", refuse)
+    before = sorted(path.name for path in place.iterdir())
+    assert build_corpus({"path": str(folder)}, place / "out") == report
+    assert "already complete" in capsys.readouterr().out and sorted(path.name for path in place.iterdir()) == before
+
+
+def test_a_tiny_corpus_gives_one_document_to_the_held_out_set(tmp_path):
+    write(tmp_path / "in" / "few.jsonl", sentences(4, 1))
+    write(tmp_path / "in" / "more.jsonl", sentences(9, 2))
+    report = build_corpus({"path": str(tmp_path / "in")}, tmp_path / "out")
+    assert {name: (entry["kept"], entry["heldout"]) for name, entry in report["sources"].items()} == {
+        "few": (4, 0),
+        "more": (8, 1),
+    }
+    none = build_corpus({"path": str(tmp_path / "in"), "heldout_fraction": 0}, tmp_path / "none")
+    assert none["total"]["heldout"] == 0  # as requested
+    write(tmp_path / "one" / "one.jsonl", sentences(1, 3))
+    assert build_corpus({"path": str(tmp_path / "one")}, tmp_path / "single")["total"]["kept"] == 1
+
+
+def test_a_source_in_another_language_stops_the_build_and_says_what_to_do(tmp_path):
+    russian = [f"Москва является столицей России и крупнейшим городом страны, номер {number}" for number in range(20)]
+    write(tmp_path / "in" / "strange.jsonl", [*russian, *sentences(10, 1)])
+    with pytest.raises(UserError, match=r"'strange': 20 of 30 documents are not Azerbaijani .*ru 20.*max_other_language=0\.5"):
+        build_corpus({"path": str(tmp_path / "in")}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    settings = {"path": str(tmp_path / "in"), "near_duplicates": None}
+    some = build_corpus(settings | {"max_other_language": 0.7}, tmp_path / "some")["total"]
+    assert (some["removed"]["language"], some["kept"] + some["heldout"]) == (20, 10)
+    every = build_corpus(settings | {"language": "generic"}, tmp_path / "every")
+    assert every["total"]["kept"] + every["total"]["heldout"] == 30 and every["language"] == "generic"
+
+
+def test_the_language_is_in_the_corpus_and_in_its_digest(tmp_path):
+    phrase = "bir iki ve çok güzel gün için kitap okumak isteyen çocuklar bahçede oturuyor"
+    texts = [f"{' '.join(random.Random(number).sample(phrase.split(), 12))} {number}" for number in range(30)]
+    write(tmp_path / "in" / "tr.jsonl", texts)
+    report = build_corpus({"path": str(tmp_path / "in"), "language": "tr", "near_duplicates": None}, tmp_path / "out")
+    assert report["language"] == "turkish" and report["total"]["kept"] >= 25
+    assert (tmp_path / "out" / "card.md").read_text().count("Turkish text")
+    digest = read_json(tmp_path / "out" / "manifest.json")["digest"]
+    with pytest.raises(UserError, match=r"the corpus in .*out: turkish, corpus\.language: generic\. Set language"):
+        build_corpus({"path": str(tmp_path / "in"), "language": "generic", "near_duplicates": None}, tmp_path / "out")
+    build_corpus({"path": str(tmp_path / "in"), "language": "generic", "near_duplicates": None}, tmp_path / "other")
+    assert read_json(tmp_path / "other" / "manifest.json")["digest"] != digest
+    with pytest.raises(UserError, match="klingon"):
+        build_corpus({"path": str(tmp_path / "in"), "language": "klingon"}, tmp_path / "none")
+
+
+# Another value of each setting that may change the output: a new setting needs a line here or an entry in PLACES.
+OTHERS = {
+    "language": "turkish",
+    "max_bad_fraction": 0.5,
+    "max_other_language": 0.9,
+    "transliterate": False,
+    "personal_data": False,
+    "second_opinion": True,
+    "min_characters": 40,
+    "language_check": False,
+    "language_score": 0.5,
+    "quality": {"preset": "none", "min_words": 3},
+    "line_duplicates": 3,
+    "near_duplicates": 0.9,
+    "heldout_fraction": 0.4,
+    "heldout_max": 1,
+}
+
+
+def test_every_setting_is_in_a_digest_or_known_not_to_change_the_output(folder):
+    assert {field.name for field in fields(Corpus)} == set(PLACES) | set(OTHERS) and not set(PLACES) & set(OTHERS)
+    assert {name for names in STAGE_SETTINGS.values() for name in names} == set(OTHERS)
+    base = Corpus(path=str(folder))
+    identities = [digest_of(identity_settings(replace(base, **{key: value}))) for key, value in OTHERS.items()]
+    assert len({digest_of(identity_settings(base)), *identities}) == 1 + len(OTHERS)
+    assert all(identity_settings(replace(base, **{key: "other"})) == identity_settings(base) for key in PLACES)
+
+
+def test_a_stage_gets_no_setting_that_is_not_in_its_digest(folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def stage(self, name, function, tasks, inputs, original=Stages._stage):
+        seen[name] = {key for task in tasks for key in task.get("settings", {})}
+        assert not set(OTHERS) & {key for task in tasks for key in task}, "a setting beside task['settings']"
+        return original(self, name, function, tasks, inputs)
+
+    monkeypatch.setattr(Stages, "_stage", stage)
+    build_corpus({"path": str(folder)}, tmp_path / "out")
+    assert {name: keys for name, keys in seen.items() if keys} == {
+        **{name: set(STAGE_SETTINGS[name]) for name in ("annotate", "decide", "duplicates", "split")},
+        **{name: {"language"} for name in ("lines", "write")},
+    }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common.files import read_jsonl
 from common.launch import ROOT
-from corpus.clean import clean_text
+from tests.azerbaijani import clean_text
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from corpus.clean import clean_text
         ("QanunaəsasənAzərbaycan", "Qanuna əsasən Azərbaycan"),
     ],
 )
-def test_what_formats_leave_behind_goes(dirty, clean):
+def test_remains_of_formats_are_removed(dirty, clean):
     assert clean_text(dirty)[0] == clean
 
 
@@ -52,7 +52,7 @@ def test_what_formats_leave_behind_goes(dirty, clean):
         "A B C D variantları; x y z oxları; e.ə. 5-ci əsr; XIX ə. sonu",
     ],
 )
-def test_what_a_technical_text_is_about_stays(text):
+def test_the_content_of_technical_text_stays(text):
     assert clean_text(text) == (text, {})
 
 
@@ -78,7 +78,7 @@ SCRAPS = ["&amp;", "amp;", "&", "lt;", "<", "b>", "br", ">", "[[", "]]", "{{", "
 
 
 @given(st.lists(st.sampled_from(SCRAPS)).map("".join))
-def test_cleaning_twice_changes_nothing_more(text):
+def test_cleaning_is_idempotent(text):
     once, _ = clean_text(text)
     assert clean_text(once)[0] == once
 
@@ -128,27 +128,35 @@ def calls(text: str) -> int:
 
 
 @pytest.mark.parametrize("scrap", HOSTILE)
-def test_calls_grow_with_the_text_and_no_faster(scrap):
+def test_calls_grow_linearly_with_the_text(scrap):
     clean_text(scrap * 50)  # word lists are read once
     small, large = calls(scrap * 2_000), calls(scrap * 8_000)
     assert large <= 5 * small + 1000
 
 
-def test_rules_do_not_look_back_over_the_whole_text():
+def test_rules_do_not_backtrack_over_the_whole_text():
     # A rule that did would need over a minute for one of these lines; the limit is only there to end such a run.
     lines = "".join((scrap * 100_000)[:100_000].replace("\n", " ") + "\n" for scrap in HOSTILE)
-    words = [sys.executable, "-m", "corpus.clean"]
+    words = [sys.executable, "-m", "corpus.clean", "--language", "azerbaijani"]
     result = subprocess.run(words, cwd=ROOT, input=lines.encode(), capture_output=True, check=True, timeout=200)
     assert result.stdout.count(b"\n") == len(HOSTILE)
 
 
 def test_the_filter_keeps_lines_apart():
-    words = [sys.executable, "-m", "corpus.clean"]
+    words = [sys.executable, "-m", "corpus.clean", "--language", "azerbaijani"]
     result = subprocess.run(words, cwd=ROOT, input="vә<br>ya\n\nson\n".encode(), capture_output=True, check=True)
     assert result.stdout.decode() == "və ya\n\nson\n"
 
 
-def test_clean_demo_text_meets_no_repair():
+@pytest.mark.parametrize("module", ["corpus.clean", "corpus.language"])
+def test_a_filter_ends_silently_when_its_reader_closes(module, tmp_path):
+    (tmp_path / "lines").write_text("Bakı gözəl şəhərdir.\n" * 5000, encoding="utf-8")  # more than a pipe holds
+    line = f"{sys.executable} -m {module} --language azerbaijani < {tmp_path / 'lines'} | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1)
+
+
+def test_clean_demo_text_needs_no_repair():
     for file in sorted((ROOT / "data/demo/corpus").glob("*.jsonl")):
         for _, record in read_jsonl(file):
             text, counts = clean_text(record["text"])

@@ -1,17 +1,29 @@
 import html.parser
+import itertools
+import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
-from common.files import read_json
-from corpus.annotate import Samples, change, merge_samples
-from corpus.build import build_corpus
+from common.files import ROOT, read_json
+from common.html import SORT
 from corpus.mixture import source_rates
+from corpus.pages.page import SETTINGS, html_page, marked
+from corpus.stages.annotate import Samples, change, merge_samples
+from tests.azerbaijani import build_corpus
 from tests.corpus.test_build import sentences, snapshot, write
 
 EVIL = '<script>alert(1)</script> & "quoted" <b>qalın</b> | bir,'
+OWN = {
+    "weights": {"small": 50, "big": 2},
+    "max_bad_fraction": 0.5,
+    "licence": "CC <0>",
+    "mixture": {"temperature": 1.0, "max_repeats": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +37,13 @@ def built(tmp_path_factory):
     write(folder / "in" / "small.jsonl", sentences(3, 4))
     with open(folder / "in" / "small.jsonl", "ab") as file:
         file.write(b'{"text": 5, "evil": "<img src=x>"}\n')
-    settings = {"path": str(folder / "in"), "weights": {"small": 50, "big": 2}, "max_bad_fraction": 0.5, "licence": "CC <0>"}
+    settings = {"path": str(folder / "in"), **OWN}
     report = build_corpus(settings, folder / "out")
     return folder, report
 
 
 class Checker(html.parser.HTMLParser):
-    """Every element that opens closes, and none is a script or comes from elsewhere."""
+    """Every element that opens is closed, and nothing is loaded from elsewhere."""
 
     VOID = {"meta", "br", "img", "rect"}  # noqa: RUF012
 
@@ -57,7 +69,8 @@ def test_the_page_is_whole_self_contained_and_escaped(built):
     checker = Checker()
     checker.feed(page)
     assert not checker.open
-    assert not {"script", "link", "img", "iframe", "b"} & set(checker.seen)
+    assert not {"link", "img", "iframe", "b"} & set(checker.seen)
+    assert checker.seen.count("script") == 1 and f"<script>{SORT}</script>" in page  # ours, for a click on a column's head
     assert "&lt;img src=x&gt;" in page and "CC &lt;0&gt;" in page
     assert "prefers-color-scheme: dark" in page
     for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
@@ -69,9 +82,9 @@ def test_the_page_shows_each_rule_and_each_reason_with_examples(built):
     folder, report = built
     page = (folder / "out" / "report.html").read_text(encoding="utf-8")
     for rule in report["total"]["rules"]:
-        assert f"rule {rule}" in page
+        assert f"<summary>{rule.replace('_', ' ')}" in page
     for reason, count in report["total"]["removed"].items():
-        assert f"{reason}: {min(count, 20)} of {count}" in page
+        assert f"{reason.replace('_', ' ')}: {min(count, 20)} of {count}" in page
     assert "&lt;EMAIL&gt;" in page and "ali@example.az" not in page
     assert "Москва" in page
 
@@ -86,7 +99,7 @@ def test_the_card_names_sources_licences_and_limits(built):
     assert card.count("\n## ") == 5
 
 
-def test_epochs_are_capped_and_what_is_freed_goes_to_the_others(built):
+def test_epochs_are_capped_and_the_rest_goes_to_other_sources(built):
     folder, report = built
     small, big = report["sources"]["small"], report["sources"]["big"]
     assert small["epochs"] == 4
@@ -94,24 +107,24 @@ def test_epochs_are_capped_and_what_is_freed_goes_to_the_others(built):
     assert big["epochs"] == pytest.approx(min(4, (budget - 4 * small["words"]) / big["words"]), abs=1e-3)
     assert small["share"] + big["share"] == pytest.approx(1, abs=1e-3)
     before = snapshot(folder / "out")
-    settings = {"path": str(folder / "in"), "weights": {"small": 50, "big": 2}, "max_bad_fraction": 0.5, "licence": "CC <0>"}
+    settings = {"path": str(folder / "in"), **OWN}
     again = build_corpus(settings | {"mixture": {"temperature": 0.5, "max_repeats": None}}, folder / "out")
     assert again["sources"]["small"]["epochs"] > 4
     after = snapshot(folder / "out")
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"report.json", "report.html", "card.md", "manifest.json"}  # the sampler's business: no document moves
+    assert changed == {"report.json", "report.html", "card.md", "manifest.json"}  # only the sampler uses it: no document moves
     digests = {read_json(folder / "out" / "manifest.json")["digest"]}
     build_corpus(settings, folder / "out")
-    assert {read_json(folder / "out" / "manifest.json")["digest"]} == digests  # so no tokenizer is trained anew
+    assert {read_json(folder / "out" / "manifest.json")["digest"]} == digests  # so the tokenizer is not retrained
     assert snapshot(folder / "out") == before
 
 
-def test_water_filling_when_everything_is_capped():
+def test_water_filling_with_every_source_capped():
     rates = source_rates(np.array([10, 20]), np.array([9.0, 9.0]), 1.0, 4)
     assert rates.tolist() == [4, 4]
 
 
-def test_samples_do_not_hang_on_the_order():
+def test_samples_do_not_depend_on_the_order():
     offers = [("rule", others, f"s:f:{line}") for line in range(200) for others in (1, 2)]
 
     def picked(order):
@@ -126,8 +139,46 @@ def test_samples_do_not_hang_on_the_order():
     assert merge_samples([picked(offers[:150]), picked(offers[150:])], 5) == whole
 
 
-def test_a_change_is_shown_where_it_is():
+def test_a_change_is_shown_in_its_context():
     before = "a" * 500 + "X" + "b" * 500
     shown = change(before, before.replace("X", "YY"))
     assert "X" in shown["before"] and "YY" in shown["after"] and len(shown["before"]) <= 180
     assert change("same", "same") == {"before": "same", "after": "same"}
+
+
+def test_a_change_is_marked_character_by_character():
+    before, after = marked("a  b É™ <x>", "a b ə <x>")
+    assert before == "a<del>␣</del> b <del>É™</del> &lt;x&gt;"
+    assert after == "a b <ins>ə</ins> &lt;x&gt;"
+    assert marked("q\u200bz", "qz") == ("q<del>U+200B</del>z", "qz")
+    for one, other in itertools.pairwise(sentences(5, 3)):
+        sides = [re.sub("</?(?:ins|del)>", "", side) for side in marked(one, other)]
+        assert [side.replace("␣", " ") for side in sides] == [html.escape(one), html.escape(other)]
+
+
+def test_the_page_says_where_it_comes_from_and_a_second_process_makes_the_same_bytes(built):
+    _, report = built
+    origin = {"date": "2026-11-29", "commit": "0123456789ab", "command": "python prepare.py name=<x>", "machine": "here"}
+    page = html_page(report, {}, origin)
+    head = page[: page.index("<nav>")]
+    assert all(
+        word in head for word in ("2026-11-29", "0123456789ab", "name=&lt;x&gt;", "here", f"{report['total']['in']} records")
+    )
+    code = "import json, sys\nfrom corpus.pages.page import html_page\nsys.stdout.write(html_page(*json.load(sys.stdin)))"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([report, {}, origin]),
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert again.stdout == page
+
+
+def test_no_raw_key_of_a_setting_is_shown(built):
+    _, report = built
+    text = re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>", "", html_page(report, {}), flags=re.DOTALL))
+    assert set(report["settings"]) <= set(SETTINGS)
+    for key in (*report["settings"], *report["total"]["removed"], *report["total"]["rules"]):
+        assert "_" not in key or not re.search(rf"(?<![.\w]){key}", text), key

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.files import read_jsonl
 from common.launch import ROOT
-from corpus import decontamination
-from corpus.decontamination import ANSWER_WORDS, NGRAM, TaskIndex, read_items
+from corpus.matching import decontamination
+from corpus.matching.decontamination import ANSWER_WORDS, NGRAM, read_items
 from language.azerbaijani import fold_key, upper
+from tests.azerbaijani import TaskIndex
 
 SENTENCE = "Göygöl gölü 1139-cu ildə baş vermiş zəlzələ nəticəsində dağın uçub çayın qarşısını kəsməsi ilə yaranmışdır."
 SHORT = "Xəzər dənizinin dibində neft var."
@@ -36,7 +37,7 @@ def test_a_run_may_cross_lines():
     assert INDEX.hits(SENTENCE.replace(" baş ", "\nbaş ").replace(" uçub ", "\n\nuçub ")) == [("long", "13-gram")]
 
 
-def test_answers_count_from_a_length_on_that_is_no_chance():
+def test_answers_count_from_a_minimum_length():
     answer = "Bakıda 1873-cü ildə vurulan ilk böyük neft fontanı zamanı"
     assert ANSWER_WORDS <= len(fold_key(answer).split()) < NGRAM
     squad = {"qas": [{"id": 1, "question": "Nə vaxt?", "answers": [{"text": answer, "answer_start": "5"}, {"text": "Bakıda"}]}]}
@@ -45,7 +46,7 @@ def test_answers_count_from_a_length_on_that_is_no_chance():
     assert index.hits("Bakıda yağış yağır.") == []
 
 
-def test_numbers_alone_and_labels_are_no_text():
+def test_bare_numbers_and_labels_are_not_text():
     index = TaskIndex(items=[("a", {"choices": ["2, 2, 3, 4, 5, 6"], "label": "dörd sözdən ibarət uzun etiket adı", "id": 7})])
     assert index.hits("2 2 3 4 5 6\ndörd sözdən ibarət uzun etiket adı") == []
 
@@ -63,7 +64,7 @@ WORDS = ["su", "dağ", "çay", "göl", "yol", "ev", "ağac", "daş", "ot", "quş
 
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(0, 60))
-def test_the_same_runs_are_found_as_by_comparing_words(seed, length):
+def test_the_runs_found_equal_those_of_word_comparison(seed, length):
     chance = random.Random(seed)
     item = " ".join(chance.choices(WORDS, k=20))
     text = chance.choices(WORDS, k=length)
@@ -77,7 +78,7 @@ def test_the_same_runs_are_found_as_by_comparing_words(seed, length):
     assert bool(TaskIndex(items=[("i", item)]).hits(text)) == expected
 
 
-def test_long_texts_are_read_in_windows_without_losing_what_lies_across(monkeypatch):
+def test_long_texts_are_read_in_overlapping_windows(monkeypatch):
     text = "\n".join([*(f"sətir nömrə {number}" for number in range(40)), *SENTENCE.split(), *(f"son {n}" for n in range(40))])
     monkeypatch.setattr(decontamination, "_WINDOW", 50)
     assert INDEX.hits(text) == [("long", "13-gram")]

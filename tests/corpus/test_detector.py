@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.files import read_json, sha256_file, write_jsonl
 from common.launch import ROOT
-from corpus.detector import (
+from corpus.detection.detector import (
     MODEL_FILE,
     PIECE,
     hashes,
@@ -22,12 +22,21 @@ from corpus.detector import (
     sample,
     save,
     script_counts,
-    surely_azerbaijani,
     units,
 )
-from corpus.spellings import ascii_typed, digraphs, spelled_1991, to_cyrillic, uyghur_latin, uzbek_cyrillic, w_typed
-from corpus.train_detector import LABELS, OWN_SENTENCES, examples_of, fit, read_labelled, read_own, read_sentences, train
-from language.azerbaijani import to_latin
+from corpus.detection.train_detector import (
+    OWN_SENTENCES,
+    examples_of,
+    fit,
+    read_labelled,
+    read_own,
+    read_sentences,
+    train,
+)
+from language.azerbaijani import digraphs, is_sure, spelled_1991, to_cyrillic, to_latin, w_typed
+from language.base import ascii_typed
+from language.codes import LABELS
+from language.spellings import uyghur_latin, uzbek_cyrillic
 
 SENTENCES = [
     "Bu gün hava çox soyuqdur, uşaqlar evdə qalıb kitab oxuyurlar.",
@@ -49,7 +58,7 @@ def labelled(tmp_path, extra=()):
     return path
 
 
-def test_the_shipped_file_is_small_and_is_the_one_its_provenance_describes():
+def test_the_shipped_file_is_small_and_matches_its_provenance():
     provenance = read_json(MODEL_FILE.with_suffix(".json"))
     assert MODEL_FILE.stat().st_size == provenance["bytes"] <= 3_000_000
     assert provenance["sha256"] == sha256_file(MODEL_FILE)
@@ -83,7 +92,7 @@ def test_the_same_examples_give_the_same_file_byte_for_byte(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-def test_another_seed_draws_other_examples(tmp_path):
+def test_seeds_draw_different_examples(tmp_path):
     rows = read_sentences(labelled(tmp_path))
     assert examples_of(rows, [], read_own(), 0) == examples_of(rows, [], read_own(), 0)
     assert examples_of(rows, [], read_own(), 0) != examples_of(rows, [], read_own(), 1)
@@ -99,9 +108,9 @@ def test_training_twice_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_learns_and_says_from_what(tmp_path):
+def test_the_command_trains_and_names_its_data(tmp_path):
     sentences, out = labelled(tmp_path), tmp_path / "tiny.npz"
-    words = [sys.executable, "-m", "corpus.train_detector", sentences, "--out", out, "--seed", "3"]
+    words = [sys.executable, "-m", "corpus.detection.train_detector", sentences, "--out", out, "--seed", "3"]
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     provenance = json.loads(out.with_suffix(".json").read_text())
@@ -121,13 +130,13 @@ def test_the_command_learns_and_says_from_what(tmp_path):
         ({"text": "Salam", "lang": "azj_Latn", "group": "own:0", "split": "test"}, "group 'own:0' is in two splits"),
     ],
 )
-def test_sentences_that_cannot_be_learnt_from_are_named(tmp_path, row, complaint):
+def test_unusable_sentences_are_named(tmp_path, row, complaint):
     with pytest.raises(UserError, match=complaint):
         read_sentences(labelled(tmp_path, [row]))
 
 
 def test_files_in_one_language_give_its_sentences(tmp_path):
-    """Whatever the file: sentences of a paragraph apart, short strings left, of Azerbaijani only what ə proves."""
+    """In any file: a paragraph's sentences are separated, short strings are dropped, and Azerbaijani needs an ə."""
     long = "Bu cümle Türkçedir ve yeterince uzundur. İkinci cümle de hemen onun arkasından gelir."
     write_jsonl(
         tmp_path / "a.jsonl", [{"question": long, "answer": "kısa"}, {"text": "Şəhərdə gecələr səssizlik həmişə gözəldir."}]
@@ -147,7 +156,7 @@ def test_only_sentences_of_split_train_are_learnt(tmp_path):
     assert not texts & set(SENTENCES[4:])
 
 
-def test_own_sentences_have_a_language_each_and_none_twice():
+def test_each_own_sentence_has_one_language_and_occurs_once():
     lines = OWN_SENTENCES.read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t") for line in lines]
     assert all(len(pair) == 2 and pair[0].isalpha() and pair[1].strip() == pair[1] != "" for pair in pairs)
@@ -171,7 +180,7 @@ def test_case_makes_no_difference(text):
     assert np.array_equal(hashes(units(text), 18), hashes(units(capitals), 18))
 
 
-def test_what_is_no_letter_makes_no_difference_but_an_apostrophe():
+def test_of_non_letters_only_an_apostrophe_matters():
     same = hashes(units("salam dünya"), 18)
     assert np.array_equal(same, hashes(units("  «salam», 25 👍 dünya!!!"), 18))
     assert not np.array_equal(same, hashes(units("sa'lam dünya"), 18))
@@ -186,18 +195,29 @@ def test_a_sample_is_short_and_whole_for_short_texts(text, times):
 
 def test_scripts():
     for text, script in {
-        "salam": "Latn", "Азәрбајҹан": "Cyrl", "سلام": "Arab", "γεια": "Grek", "ბაქო": "Geor", "Բաքու": "Armn",
-        "שלום": "Hebr", "नमस्ते": "Deva", "안녕": "Hang", "漢字": "Hani", "ሰላም": "Zyyy", "12 + 3 👍": "none", "": "none",
-    }.items():  # fmt: skip
+        "salam": "Latn",
+        "Азәрбајҹан": "Cyrl",
+        "سلام": "Arab",
+        "γεια": "Grek",
+        "ბაქო": "Geor",
+        "Բաքու": "Armn",
+        "שלום": "Hebr",
+        "नमस्ते": "Deva",
+        "안녕": "Hang",
+        "漢字": "Hani",
+        "ሰላም": "Zyyy",
+        "12 + 3 👍": "none",
+        "": "none",
+    }.items():
         assert main_script(units(text)) == script, text
 
 
-def test_schwa_alone_decides_only_where_it_can():
-    assert all(surely_azerbaijani(text) for text in SENTENCES[1:4])
-    assert not surely_azerbaijani("ˈmɒskəʊ ˈlʌndən əˈbʌv əˈgəʊ")  # English in phonetic script
-    assert not surely_azerbaijani("Азəрбајҹан əдəбијјаты")  # Cyrillic typed with the Latin letter
-    assert not surely_azerbaijani("Min Qazan şəhərendə yəşim, mənem öyem yaña")  # Tatar in Latin script
-    assert not surely_azerbaijani("Nə")
+def test_schwa_alone_decides_only_in_latin_azerbaijani():
+    assert all(is_sure(text) for text in SENTENCES[1:4])
+    assert not is_sure("ˈmɒskəʊ ˈlʌndən əˈbʌv əˈgəʊ")  # English in phonetic script
+    assert not is_sure("Азəрбајҹан əдəбијјаты")  # Cyrillic typed with the Latin letter
+    assert not is_sure("Min Qazan şəhərendə yəşim, mənem öyem yaña")  # Tatar in Latin script
+    assert not is_sure("Nə")
 
 
 def test_spellings():

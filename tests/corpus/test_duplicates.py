@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.duplicates import FileStore, Store, exact_groups, join, near_clusters, near_pairs, survivors
-from corpus.parts import save_array
-from corpus.signatures import SLOTS, Signatures, band_keys
+from corpus.matching.duplicates import FileStore, Store, exact_groups, join, near_clusters, near_pairs, survivors
+from corpus.matching.signatures import SLOTS, Signatures, band_keys
+from corpus.stages.parts import save_array
 
 AGREEMENT = 0.7
 
@@ -41,7 +41,7 @@ def planted():
 
 
 def test_recall_by_jaccard_bin(planted):
-    # A hash without wrap-around makes all slots choose one shingle: recall in the upper bin falls to .86 and far pairs merge.
+    # A hash without wrap-around makes all slots choose one shingle: recall in the upper bin drops to .86 and far pairs merge.
     keys, pairs = planted
     found = {tuple(pair) for pair in near_pairs(signatures_of(keys), AGREEMENT).tolist()}
     hit = defaultdict(list)
@@ -72,11 +72,11 @@ def test_shared_boilerplate_does_not_merge():
     assert len(near_pairs(signatures_of(keys), AGREEMENT)) == 0
 
 
-def test_a_signature_depends_on_its_document_alone(planted, monkeypatch):
+def test_a_signature_depends_on_its_document_only(planted, monkeypatch):
     keys, _ = planted
     whole = signatures_of(keys[:50])
     assert np.array_equal(np.concatenate([signatures_of([key]) for key in keys[:50]]), whole)
-    monkeypatch.setattr("corpus.signatures.BATCH", 100)
+    monkeypatch.setattr("corpus.matching.signatures.BATCH", 100)
     assert np.array_equal(signatures_of(keys[:50]), whole)
 
 
@@ -91,8 +91,8 @@ def clusters_of(signatures, agreement=AGREEMENT):
     return near_clusters(Store(signatures), np.arange(len(signatures)), agreement)
 
 
-def test_clusters_are_what_joining_all_pairs_gives(planted, tmp_path, monkeypatch):
-    """One band and bucket at a time over parts in files, pairs of one cluster passed over: the clusters that all pairs give."""
+def test_clusters_equal_those_of_joining_all_pairs(planted, tmp_path, monkeypatch):
+    """Joining one band and partition at a time, skipping pairs within a cluster, gives the clusters of all pairs."""
     signatures = signatures_of(planted[0])
     parent = np.arange(len(signatures))
     pairs = near_pairs(signatures, AGREEMENT)
@@ -108,7 +108,7 @@ def test_clusters_are_what_joining_all_pairs_gives(planted, tmp_path, monkeypatc
     half = np.arange(0, len(signatures), 3)  # rows that are left out join nothing
     of_half = clusters_of(signatures[half])
     for at_once in (1 << 17, 100):
-        monkeypatch.setattr("corpus.buckets.AT_ONCE", at_once)
+        monkeypatch.setattr("corpus.matching.hash_partitions.AT_ONCE", at_once)
         assert np.array_equal(near_clusters(store, np.arange(len(signatures)), AGREEMENT, tmp_path), parent)
         assert np.array_equal(near_clusters(store, half, AGREEMENT, tmp_path), of_half)
 

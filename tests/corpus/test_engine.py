@@ -8,12 +8,15 @@ import pytest
 
 from common.errors import UserError
 from common.files import read_jsonl, write_jsonl
-from corpus import engine as engines
-from corpus.build import build_corpus, heldout_path, list_sources, read_documents
-from corpus.duplicates import near_pairs
-from corpus.engine import Engine, check_engine
-from corpus.signatures import Signatures
+from common.settings import typed
+from corpus.build import heldout_path, list_sources, read_documents
+from corpus.matching.duplicates import near_pairs
+from corpus.matching.signatures import Signatures
+from corpus.settings import Engine as EngineSettings
+from corpus.stages import engine as engines
+from corpus.stages.engine import Engine
 from language.azerbaijani import fold_key
+from tests.azerbaijani import build_corpus
 from tests.corpus.test_build import sentences, snapshot, write
 
 PROCESSES = {"name": "processes", "workers": 2}
@@ -34,7 +37,7 @@ def misbehave(task):
 
 
 def slow_square(task):
-    """As slow as a unit; says where it runs, once."""
+    """As slow as a unit; prints where it runs, once."""
     place = os.path.join(task["folder"], f"{os.getpid()}")
     with open(place, "a"):
         pass
@@ -45,15 +48,15 @@ def slow_square(task):
 @pytest.fixture
 def two_workers(monkeypatch):
     monkeypatch.setattr(engines, "WORTH_A_PROCESS", 1)
-    return check_engine(PROCESSES)
+    return EngineSettings(**PROCESSES)
 
 
-def test_results_come_in_the_order_of_the_tasks(two_workers):
+def test_results_are_in_task_order(two_workers):
     tasks = [{"value": value, "size": value % 5} for value in range(23)]
     with Engine(two_workers, 1000) as engine:
         assert engine.run(square, tasks, "squares") == [value**2 for value in range(23)]
         assert engine.run(square, tasks[:1], "one") == [0]
-    with Engine(check_engine({"workers": 1}), 1000) as engine:
+    with Engine(EngineSettings(workers=1), 1000) as engine:
         assert engine.run(square, tasks, "squares") == [value**2 for value in range(23)]
 
 
@@ -71,13 +74,16 @@ def test_a_worker_that_dies_is_an_error_that_names_the_file(two_workers):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"name": "slurm"}, "slurm"), ({"workers": 0}, "workers=0"), ({"workers": True}, "workers"),
-        ({"threads": 2}, "threads"), ({"address": "tcp://x:1"}, "address"),
+        ({"name": "slurm"}, "slurm"),
+        ({"workers": 0}, "workers=0"),
+        ({"workers": True}, "workers"),
+        ({"threads": 2}, "threads"),
+        ({"address": "tcp://x:1"}, "address"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_work(settings, named):
     with pytest.raises(UserError, match=named):
-        check_engine(settings)
+        typed(EngineSettings, settings, "corpus.engine")
 
 
 def many_files(tmp_path):
@@ -115,7 +121,7 @@ def test_dask_writes_the_same_bytes_though_a_worker_is_killed(tmp_path, monkeypa
     settings = many_files(tmp_path)
     build_corpus(settings | {"engine": {"workers": 1}}, tmp_path / "one")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        with Engine(check_engine({"name": "dask", "address": cluster.scheduler_address}), 1000) as engine:
+        with Engine(EngineSettings("dask", address=cluster.scheduler_address), 1000) as engine:
             places = tmp_path / "places"
             places.mkdir()
 
@@ -147,7 +153,7 @@ def test_dask_writes_the_same_bytes_though_a_worker_is_killed(tmp_path, monkeypa
 @pytest.mark.slow
 def test_no_scheduler_at_the_address_is_a_message():
     pytest.importorskip("distributed")
-    engine = Engine(check_engine({"name": "dask", "address": "not-an-address"}), 1)
+    engine = Engine(EngineSettings("dask", address="not-an-address"), 1)
     with pytest.raises(UserError, match="not-an-address"):
         engine.__enter__()
 
@@ -215,12 +221,15 @@ def test_documents_with_task_items_are_removed_and_named(tmp_path):
     assert snapshot(tmp_path / "out") != before
 
 
-def test_what_is_common_is_a_share_of_the_site(tmp_path):
+def test_common_lines_are_counted_per_site(tmp_path):
     """A line in 12 of 1,500 documents is text that recurs; one in 12 of 40 of its site is a menu."""
-    write(tmp_path / "in" / "laws.jsonl", [
-        f"{text}\nüç ildən beş ilədək müddətə azadlıqdan məhrum etmə ilə cəzalandırılır" if number < 12 else text
-        for number, text in enumerate(sentences(1500, 1))
-    ])  # fmt: skip
+    write(
+        tmp_path / "in" / "laws.jsonl",
+        [
+            f"{text}\nüç ildən beş ilədək müddətə azadlıqdan məhrum etmə ilə cəzalandırılır" if number < 12 else text
+            for number, text in enumerate(sentences(1500, 1))
+        ],
+    )
     records = [{"text": text, "url": f"https://a.az/{number}"} for number, text in enumerate(sentences(40, 2))]
     records += [{"text": text, "url": f"https://b.az/{number}"} for number, text in enumerate(sentences(1500, 3))]
     for number in range(12):

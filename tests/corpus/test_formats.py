@@ -1,9 +1,10 @@
-"""Every format against every fault: what is whole comes out, what is not is a reject with its place, nothing is lost."""
+"""Every format against every fault: intact records are read, the others become rejects with their place, none is lost."""
 
 import bz2
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tracemalloc
+import zlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +21,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus import formats
-from corpus.sources import ROOT, Record, Reject, read_file
+from corpus.reading import formats
+from corpus.reading.sources import ROOT, Record, Reject, read_file
+from tests.corpus.limits import within
 
 PACK = {
     "": bytes,
@@ -103,7 +106,7 @@ BAD_OBJECTS = {
 def test_one_bad_object_costs_itself(tmp_path, kind, fault):
     raw, reason = BAD_OBJECTS[fault]
     if kind == "json" and fault == "truncated":
-        raw = b'{"text" "yar"}'  # in a list the quotes must close, or the rest is inside of them
+        raw = b'{"text" "yar"}'  # in a list an unclosed quote would swallow the rest
     path = tmp_path / f"a.{kind}"
     path.write_bytes(encode(kind, TEXTS, [raw]))
     records, rejects = read(path)
@@ -140,7 +143,7 @@ def test_a_csv_field_may_hold_lines_quotes_commas_and_a_chapter(tmp_path):
     assert rejects == []
 
 
-def test_a_tsv_that_knows_no_quoting(tmp_path):
+def test_a_tsv_without_quoting(tmp_path):
     (tmp_path / "a.tsv").write_bytes('id\tText\n1\t"Salam" dedi\n2\t"Açıq qaldı\n3\tson\n'.encode())
     records, rejects = read(tmp_path / "a.tsv")
     assert [record.text for record in records] == ['"Salam" dedi', '"Açıq qaldı', "son"]
@@ -148,7 +151,7 @@ def test_a_tsv_that_knows_no_quoting(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
-def test_columns_that_are_named_and_columns_that_are_usual(tmp_path, kind):
+def test_named_and_default_columns(tmp_path, kind):
     rows = [{"URL": "https://www.oxu.az/a", "headline": "Baş", "gövdə": "Mətn", "no": "7", "host": "x.az", "text": ""}]
     path = tmp_path / f"a.{kind}"
     if kind == "csv":
@@ -171,7 +174,7 @@ def test_the_site_is_taken_from_the_address(tmp_path):
     assert [record.meta.get("site") for record in records] == ["azertag.az", None, None, None, None]
 
 
-def test_a_table_without_its_text_column_is_as_many_rejects_as_rows(tmp_path):
+def test_without_a_text_column_every_row_is_a_reject(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,title\n1,a\n2,b\n")
     pq.write_table(pa.table({"id": [1, 2], "title": ["a", "b"]}), tmp_path / "a.parquet")
     for name in ("a.csv", "a.parquet"):
@@ -191,7 +194,7 @@ def test_byte_order_mark_crlf_nul_and_blank_lines(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.txt"])
-def test_an_empty_file_is_nothing(tmp_path, name):
+def test_an_empty_file_gives_no_record(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     assert read(tmp_path / name) == ([], [])
 
@@ -204,7 +207,7 @@ def test_an_empty_file_of_a_packed_format_is_damaged(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
 @pytest.mark.parametrize("kind", LINED)
-def test_a_truncated_packed_file_gives_what_was_whole_and_one_reject(tmp_path, kind, suffix):
+def test_a_truncated_packed_file_gives_its_whole_records_and_one_reject(tmp_path, kind, suffix):
     noise = random.Random(1)
     texts = ["".join(noise.choices("abcçdeəfgğhx ıijkq", k=2500)) for _ in range(100)]  # bz2 packs 100 kB at once
     whole = PACK[suffix](encode(kind, texts))
@@ -227,12 +230,12 @@ def test_a_flipped_bit_in_a_packed_file_is_never_silent(tmp_path, suffix):
     for place in range(20, len(whole) - 8, max(1, len(whole) // 40)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         records, rejects = read(path)
-        same = [record.text for record in records] == TEXTS and not rejects  # a bit of bz2's tables that nothing uses
+        same = [record.text for record in records] == TEXTS and not rejects  # a bit in an unused part of bz2's tables
         assert same or "damaged_file" in {reject.reason for reject in rejects}, place
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
-def test_members_one_after_another_and_what_follows_them(tmp_path, suffix):
+def test_concatenated_members_and_trailing_bytes(tmp_path, suffix):
     path = tmp_path / f"a.jsonl{suffix}"
     halves = PACK[suffix](encode("jsonl", TEXTS[:30])) + PACK[suffix](encode("jsonl", TEXTS[30:]))
     path.write_bytes(halves)
@@ -253,14 +256,18 @@ def test_a_json_list_that_ends_early(tmp_path, cut):
     assert [reject.reason for reject in rejects] == ["damaged_file"]
 
 
-def test_a_json_file_that_is_no_list(tmp_path):
+def test_a_json_file_that_is_not_a_list(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{\n "text": "bir [", "x": {"y": [1, 2]}\n}\n{"text": "iki",\n "z": "}"}')
     assert [(record.line, record.text) for record in read(path)[0]] == [(1, "bir ["), (2, "iki")]
     path.write_bytes(encode("jsonl", TEXTS, [b'{"text": "yar']))  # one object a line under the wrong name
     assert (len(read(path)[0]), reasons(read(path)[1])) == (60, [(31, "not_json")])
-    for raw, expected in (("[]", []), (" \n", []), ("12", [(1, "not_an_object")]), ("[1, [2], {}]", [
-        (1, "not_an_object"), (2, "not_an_object"), (3, "no_text")])):  # fmt: skip
+    for raw, expected in (
+        ("[]", []),
+        (" \n", []),
+        ("12", [(1, "not_an_object")]),
+        ("[1, [2], {}]", [(1, "not_an_object"), (2, "not_an_object"), (3, "no_text")]),
+    ):
         path.write_text(raw)
         assert reasons(read(path)[1]) == expected, raw
 
@@ -270,7 +277,7 @@ def test_a_json_file_that_is_no_list(tmp_path):
 @pytest.mark.parametrize("kind", LINED)
 def test_a_record_past_the_limit_is_set_aside_and_not_held(tmp_path, monkeypatch, kind, suffix):
     monkeypatch.setattr(formats, "MAX_RECORD", 100_000)
-    monkeypatch.setattr("corpus.tables.MAX_RECORD", 100_000)
+    monkeypatch.setattr("corpus.reading.tables.MAX_RECORD", 100_000)
     texts = ["bir", random.Random(1).randbytes(2_500_000).hex(), "üç"]
     (tmp_path / f"a.{kind}{suffix}").write_bytes(PACK[suffix](encode(kind, texts)))
     tracemalloc.start()
@@ -351,7 +358,7 @@ def test_bits_flipped_anywhere_in_a_table_never_crash_or_lose_a_row(tmp_path, na
         assert [reject.reason for reject in rejects] == ["damaged_file"]
 
 
-def test_what_is_no_file_is_a_reject_and_never_waited_for(tmp_path):
+def test_a_special_file_is_a_reject_and_never_blocks(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone")
@@ -412,7 +419,7 @@ def test_every_row_of_a_csv_is_a_record_or_a_reject(tmp_path_factory, texts):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=30).filter(lambda line: line.strip() and b"\n" not in line), max_size=20))
-def test_any_bytes_come_out_or_are_rejects(tmp_path_factory, raw_lines):
+def test_any_bytes_are_records_or_rejects(tmp_path_factory, raw_lines):
     folder = tmp_path_factory.mktemp("bytes")
     for kind in ("jsonl", "txt"):
         (folder / f"a.{kind}").write_bytes(b"\n".join(raw_lines))
@@ -430,7 +437,7 @@ def test_a_missing_package_is_named(tmp_path, package, name):
     (tmp_path / package / "__init__.py").write_text("raise ImportError('blocked')")
     (tmp_path / name).write_bytes(b"x")
     where = str(tmp_path / name)
-    code = f"from pathlib import Path; from corpus.sources import read_file; list(read_file(Path({where!r}), 'a', {{}}))"
+    code = f"import pathlib; from corpus.reading.sources import read_file; list(read_file(pathlib.Path({where!r}), 'a', {{}}))"
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert f"need {package}. pip install -r requirements.txt" in result.stderr
@@ -454,7 +461,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, kind):
             whole = encode(kind.split(".")[0], texts * copies)
             path.write_bytes(PACK["." + kind.split(".")[1]](whole) if "." in kind else whole)
         code = (  # VmHWM: the most memory of this very process; ru_maxrss would count the one it was forked from
-            "from pathlib import Path; from corpus.sources import read_file\n"
+            "from pathlib import Path; from corpus.reading.sources import read_file\n"
             f"print(sum(1 for _ in read_file(Path({str(path)!r}), 'a', {{}})))\n"
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
@@ -466,3 +473,48 @@ def test_memory_does_not_grow_with_the_file(tmp_path, kind):
     small, large = peak(5), peak(60)  # 10 MB and 130 MB of text
     print(kind, small, large)
     assert large < small + 12_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "limit"), [("jsonl", "zst", 200), ("json", "gz", 110), ("txt", "bz2", 110), ("csv", "zst", 200)]
+)
+def test_a_decompression_bomb_costs_one_record_and_little_memory(tmp_path, kind, ending, limit):
+    """A few kB that hold one record of more than `limit` MiB: a reject with its place, within so much address space more."""
+    opening, closing = {
+        "jsonl": (b'{"text": "', b'"}\n{"text": "son"}\n'),
+        "json": (b'[\n{"text": "', b'"},\n{"text": "son"}]'),
+        "txt": (b"", b"\n\nson\n"),
+        "csv": (b"text\n", b"\nson\n"),
+    }[kind]
+    path = tmp_path / f"bomb.{kind}.{ending}"
+    whole = itertools.chain([opening], itertools.repeat(b"a" * (1 << 24), 14 if limit > 110 else 8), [closing])
+    if ending == "zst":
+        packer = zstandard.ZstdCompressor(level=3).compressobj()
+    else:
+        packer = bz2.BZ2Compressor() if ending == "bz2" else zlib.compressobj(9, wbits=31)
+    path.write_bytes(b"".join([*(packer.compress(piece) for piece in whole), packer.flush()]))
+    result = within(
+        limit << 20,
+        f"""
+        from corpus.reading.sources import read_file
+        for item in read_file(Path({str(path)!r}), "a", {{}}):
+            print(getattr(item, "text", None) or item.reason)
+    """,
+        imports="import corpus.reading.sources, zstandard",
+    )
+    assert result == ["too_long", "son"]
+
+
+def test_a_small_file_gets_no_window_of_two_gigabytes(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=31, compression_level=3)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.jsonl.zst").write_bytes(packer.compress(b'{"text": "a"}\n') + packer.flush())
+    records, rejects = read(tmp_path / "a.jsonl.zst")
+    assert (records, reasons(rejects)) == ([], [(1, "damaged_file")]) and "memory" in rejects[0].raw
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.txt.gz", "a.parquet", "a.xml", "a.html"])
+def test_a_git_lfs_pointer_is_not_text(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:6a\nsize 1234567\n")
+    ((reject,)) = list(read_file(tmp_path / name, name, {}))
+    assert reject.reason == "git_lfs_pointer" and "git lfs pull" in reject.raw

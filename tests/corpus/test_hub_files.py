@@ -1,18 +1,12 @@
-"""Data sets of the hub, against a local server that speaks the part of its protocol that a download uses."""
+"""Data sets of the hub, against a local server that implements the part of its protocol that a download uses."""
 
 import errno
 import gzip
-import hashlib
-import json
 import os
 import pickle
-import re
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,93 +14,17 @@ import pytest
 
 from common.errors import UserError
 from common.hub import explain
-from corpus.hub import SHAPE, choose, hub_files, parse
-from corpus.sources import ROOT, file_identity, find_sources, read_file, read_records
+from corpus.reading.hub_files import choose, hub_files, parse
+from corpus.reading.sources import ROOT, file_identity, find_sources, read_file, read_records
+from tests.corpus.hub_server import SHA, TOKEN, serving
 
 pytest.importorskip("huggingface_hub")
-SHA = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_secret"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """GET /api/datasets/NAME/revision/REVISION and HEAD or GET /datasets/NAME/resolve/SHA/FILE, with ranges."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *words):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def answer(self, status, body=b"", headers=()):
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def refuse(self, status, code):
-        self.answer(status, b"", [("X-Error-Code", code), ("X-Error-Message", code)])
-
-    def do_GET(self):
-        hub, path = self.server, unquote(self.path.split("?")[0])
-        hub.asked.append((self.command, path, self.headers.get("Range")))
-        if "/gated/" in path and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return self.refuse(403 if self.headers.get("Authorization") else 401, "GatedRepo")
-        if "/broken/" in path:
-            return self.answer(503)
-        if match := re.fullmatch(r"/api/datasets/(\w+/[\w-]+)(?:/revision/(.+))?", path):
-            if match[1] not in hub.sets:
-                return self.refuse(401, "RepoNotFound")  # as the hub answers whoever it does not know
-            if match[2] not in (None, "main", "v2", SHA):
-                return self.refuse(404, "RevisionNotFound")
-            names = [{"rfilename": name} for name in hub.sets[match[1]]]
-            body = {
-                "id": match[1],
-                "sha": SHA,
-                "siblings": names,
-                "cardData": hub.cards.get(match[1]),
-                "tags": [],
-                "downloads": 0,
-            }
-            return self.answer(200, json.dumps(body).encode(), [("Content-Type", "application/json")])
-        match = re.fullmatch(rf"/datasets/(\w+/[\w-]+)/resolve/{SHA}/(.+)", path)
-        body = hub.sets.get(match[1], {}).get(match[2]) if match else None
-        if body is None:
-            return self.refuse(404, "EntryNotFound")
-        headers = [("ETag", f'"{hashlib.sha256(body).hexdigest()}"'), ("X-Repo-Commit", SHA), ("Accept-Ranges", "bytes")]
-        start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range") or "bytes=0-")[1])
-        status = 200
-        if self.headers.get("Range"):
-            status, headers = 206, [*headers, ("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")]
-        if self.command == "GET" and hub.breaks > 0:  # half of what is asked for, and the line goes dead
-            hub.breaks -= 1
-            self.send_response(status)
-            for name, value in [*headers, ("Content-Length", str(len(body) - start))]:
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body[start : start + (len(body) - start) // 2])
-            self.wfile.flush()
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return None
-        return self.answer(status, body[start:], headers)
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.sets, server.cards, server.asked, server.breaks = {}, {}, [], 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def parquet(texts):
@@ -127,7 +45,7 @@ FINEWEB = {
 
 
 def texts(path, **more):
-    (source,), _ = find_sources({"sources": [{"name": "s", "path": path, **more}]})
+    (source,), _ = find_sources(sources=[{"name": "s", "path": path, **more}])
     return [getattr(item, "text", item) for item in read_records(source)]
 
 
@@ -141,12 +59,13 @@ def texts(path, **more):
         ("hub://HuggingFaceFW/fineweb-2", ["sınaq", "bir", "iki", "üç", "atılan", "türk"]),
     ],
 )
-def test_a_config_a_glob_a_file_and_all_of_it(hub, address, expected):
+def test_a_config_a_glob_a_file_or_the_whole_set(hub, address, expected):
     hub.sets["HuggingFaceFW/fineweb-2"] = FINEWEB
     assert texts(address) == expected
     before = len(hub.asked)
     assert texts(address) == expected
-    assert all("/resolve/" not in path or method == "HEAD" for method, path, _ in hub.asked[before:])  # nothing twice
+    # Nothing is downloaded twice.
+    assert all("/resolve/" not in path or method == "HEAD" for method, path, _ in hub.asked[before:])
 
 
 def test_the_card_says_what_a_config_is(hub):
@@ -156,7 +75,7 @@ def test_the_card_says_what_a_config_is(hub):
     assert texts("hub://o/d/default") == ["iki"]
 
 
-def test_choosing_files_by_the_shapes_that_cards_have():
+def test_files_are_chosen_for_every_form_of_card():
     held = ["README.md", "az/az_part_00000.parquet", "az/az_part_00001.parquet", "tr/tr_part_00000.parquet"]
     assert choose(held, "az", []) == held[1:3]
     for data_files in ("az/*", ["az/*"], [{"path": "az/*"}], [{"split": "all", "path": ["az/*"]}], {"path": "az/*"}):
@@ -167,7 +86,7 @@ def test_choosing_files_by_the_shapes_that_cards_have():
 def test_a_streamed_data_set_has_one_file_on_disk_at_a_time(hub, tmp_path):
     hub.sets["HuggingFaceFW/fineweb-2"] = FINEWEB
     entry = {"name": "s", "path": "hub://HuggingFaceFW/fineweb-2/azj_Latn", "stream": True}
-    (source,), _ = find_sources({"sources": [entry]})
+    (source,), _ = find_sources(sources=[entry])
     assert not (tmp_path / "cache").exists() and not any("/resolve/" in path for _, path, _ in hub.asked)
     assert [file_identity(path, source.options)[0] for path in source.files] == [SHA, SHA]
     seen = []
@@ -182,14 +101,14 @@ def test_a_streamed_data_set_has_one_file_on_disk_at_a_time(hub, tmp_path):
     assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()) < 1000
 
 
-def test_a_download_that_breaks_off_is_taken_up_where_it_was(hub):
+def test_an_interrupted_download_is_resumed(hub):
     body = b"".join(b'{"text": "%d %s"}\n' % (i, b"a" * 9_980) for i in range(2_400))  # the library writes 10 MB at once
     hub.sets["o/d"] = {"a.jsonl": body}
     hub.breaks = 1
     assert len(texts("hub://o/d")) == 2_400
     spans = [span for method, path, span in hub.asked if method == "GET" and span and "resolve" in path]
     ranges = [int(span.split("=")[1].split("-")[0]) for span in spans]
-    assert ranges and min(ranges) >= 10_000_000  # went on, did not begin anew
+    assert ranges and min(ranges) >= 10_000_000  # resumed, not restarted
 
 
 @pytest.mark.parametrize(
@@ -206,7 +125,7 @@ def test_a_download_that_breaks_off_is_taken_up_where_it_was(hub):
         ("hub://o/a--b..c/", None, "not an address"),
     ],
 )
-def test_what_goes_wrong_is_named_with_its_remedy(hub, monkeypatch, address, token, says):
+def test_errors_are_named_with_their_remedy(hub, monkeypatch, address, token, says):
     hub.sets |= {"o/d": {"az/a.jsonl": b""}, "gated/d": {"az/a.jsonl": b""}}
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
@@ -230,7 +149,7 @@ def test_no_network(monkeypatch, tmp_path):
 
 def test_a_full_disk_is_named():
     with pytest.raises(UserError, match=r"disk is full\. Make room or set HF_HOME"):
-        explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "hub://o/d", "data set", SHAPE)
+        explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "hub://o/d", "data set")
 
 
 def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
@@ -249,7 +168,7 @@ def test_addresses():
 def test_a_missing_package_is_named(tmp_path):
     (tmp_path / "huggingface_hub").mkdir()
     (tmp_path / "huggingface_hub" / "__init__.py").write_text("raise ImportError('blocked')")
-    code = "from corpus.sources import find_sources; find_sources({'path': 'hub://o/d'})"
+    code = "from corpus.reading.sources import find_sources; find_sources('hub://o/d')"
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert "hub:// needs huggingface_hub. pip install -r requirements-extra.txt" in result.stderr

@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpus.build import build_corpus, read_documents
-from corpus.lines import MIN_CHARACTERS, drop_lines, line_keys
+from corpus.build import read_documents
+from corpus.cleaning.lines import MIN_CHARACTERS, line_keys
 from language.azerbaijani import fold_lines
+from tests.azerbaijani import build_corpus, drop_lines
 from tests.corpus.test_build import sentences, write
 
 MENU = "Ana səhifə | Xəbərlər | Haqqımızda | Əlaqə"
@@ -14,15 +15,15 @@ def keys_of(text):
     return frozenset(line_keys(text, fold_lines(text)[1]))
 
 
-def test_a_shared_line_goes_and_the_rest_stays_in_order():
+def test_a_shared_line_is_dropped_and_the_rest_keeps_its_order():
     text, dropped = drop_lines(f"{MENU}\nBirinci cümlə 3 haqqındadır.\nİkinci cümlə də 3.", keys_of(MENU))
     assert dropped == 1
     assert text == "Birinci cümlə 3 haqqındadır.\nİkinci cümlə də 3."
 
 
 @pytest.mark.parametrize(("documents", "times", "dropped"), [(10, 1, 9), (9, 1, 0), (9, 50, 0)])
-def test_from_ten_documents_on_and_however_often_one_says_it(documents, times, dropped, tmp_path):
-    """All but the first lose it; in nine it is nobody's menu, also where one of them repeats it."""
+def test_lines_are_common_from_ten_documents_on(documents, times, dropped, tmp_path):
+    """All documents but the first lose it. In nine documents it is kept, even where one of them repeats it."""
     texts = [f"{text}\n{MENU}" for text in sentences(documents, 3)]
     texts[1] = "\n".join([texts[1], *[MENU] * (times - 1)])
     write(tmp_path / "in" / "a.jsonl", texts)
@@ -38,13 +39,13 @@ def test_spelling_does_not_hide_a_line():
         assert drop_lines(f"{twin}\nmətn", keys) == ("mətn", 1)
 
 
-def test_short_lines_are_nobodys():
+def test_short_lines_are_never_dropped():
     assert len(keys_of("Bəli.\nMaddə 1.\n" + "a" * (MIN_CHARACTERS - 1))) == 0
     assert len(keys_of("a" * MIN_CHARACTERS)) == 1
 
 
 @given(st.lists(st.sampled_from([MENU, "Bu sətir kifayət qədər uzundur.", "qısa", ""]), max_size=8))
-def test_keys_are_sorted_distinct_and_nothing_else_is_dropped(lines):
+def test_keys_are_sorted_and_distinct(lines):
     text = "\n".join(lines)
     keys = line_keys(text, fold_lines(text)[1])
     assert keys == sorted(set(keys)) and all(0 <= key < 2**64 for key in keys)

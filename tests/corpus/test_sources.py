@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import UserError
-from corpus.sources import Record, Reject, file_identity, find_sources, format_of, read_file, read_records
+from corpus.reading.sources import Record, Reject, file_identity, find_sources, format_of, read_file, read_records
 
 GOOD = [json.dumps({"id": f"d{i}", "text": f"Bu, {i} nömrəli sənəddir."}, ensure_ascii=False).encode() for i in range(100)]
 
 
 def read(path):
-    sources, _ = find_sources({"path": str(path)})
+    sources, _ = find_sources(str(path))
     items = [item for source in sources for item in read_records(source)]
     return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, Reject)]
 
@@ -24,7 +24,7 @@ def write(path, lines, end=b"\n"):
     return path
 
 
-# The fault table of the reference: what two well-known peers lose, crash on, or pass over in silence.
+# The fault table of the reference: what two well-known peers lose, crash on, or skip without a message.
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -115,7 +115,7 @@ def test_a_folder_gives_one_source_a_file_and_names_what_it_leaves(tmp_path):
     write(tmp_path / "news.jsonl", GOOD)
     (tmp_path / "blog.txt").write_text("bir")
     (tmp_path / "LICENSE").write_text("CC0")
-    sources, ignored = find_sources({"path": str(tmp_path), "weights": {"news": 3}, "licence": "CC0-1.0"})
+    sources, ignored = find_sources(tmp_path, weights={"news": 3}, licence="CC0-1.0")
     assert [(source.name, source.weight, source.licence) for source in sources] == [
         ("blog", 1.0, "CC0-1.0"),
         ("news", 3.0, "CC0-1.0"),
@@ -128,7 +128,7 @@ def test_listed_sources_may_be_folders_with_paths_relative_to_path(tmp_path):
     write(tmp_path / "books" / "b.jsonl", GOOD[:2])
     write(tmp_path / "books" / "deep" / "a.jsonl", GOOD[2:3])
     settings = {"path": str(tmp_path), "sources": [{"name": "books", "path": "books", "weight": 20, "licence": "CC BY"}]}
-    (source,), _ = find_sources(settings)
+    (source,), _ = find_sources(**settings)
     assert [(item.file, item.line) for item in read_records(source)] == [("b.jsonl", 1), ("b.jsonl", 2), ("deep/a.jsonl", 1)]
     assert (source.weight, source.licence) == (20.0, "CC BY")
 
@@ -162,7 +162,7 @@ def test_settings_that_cannot_work_say_which(tmp_path, monkeypatch, settings, na
     for name in ("a.jsonl", "b.jsonl", "a.docx", "full/news.jsonl", "twice/a.jsonl", "twice/a.txt"):
         write(tmp_path / name, GOOD[:1])
     with pytest.raises(UserError, match=names):
-        find_sources(settings)
+        find_sources(**settings)
 
 
 def test_a_path_may_be_a_glob_over_files_and_folders(tmp_path):
@@ -174,11 +174,13 @@ def test_a_path_may_be_a_glob_over_files_and_folders(tmp_path):
         {"name": "folders", "path": "x/20*"},
         {"name": "odd", "path": "z[1].jsonl"},
     ]
-    sources, _ = find_sources({"path": str(tmp_path), "sources": entries})
+    sources, _ = find_sources(tmp_path, entries)
     assert [source.labels for source in sources] == [
-        ["2023/a.jsonl", "2024/a.jsonl"], ["2023/a.jsonl", "2024/a.jsonl", "2024/b.csv"], ["z[1].jsonl"],
-    ]  # fmt: skip
-    sources, _ = find_sources({"path": f"{tmp_path}/x/2024/*"})
+        ["2023/a.jsonl", "2024/a.jsonl"],
+        ["2023/a.jsonl", "2024/a.jsonl", "2024/b.csv"],
+        ["z[1].jsonl"],
+    ]
+    sources, _ = find_sources(f"{tmp_path}/x/2024/*")
     assert [source.name for source in sources] == ["a", "b"]
 
 
@@ -186,7 +188,7 @@ def test_options_go_to_every_file_and_can_be_sent_to_another_process(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "one.dat").write_text('{"body": "Bir", "key": 4, "u": "http://x.az/1"}\n')
     entry = {"name": "a", "path": "a", "format": "jsonl", "text": "body", "id": "key", "columns": {"url": "u"}}
-    (source,), _ = find_sources({"path": str(tmp_path), "sources": [entry]})
+    (source,), _ = find_sources(tmp_path, [entry])
     words = pickle.loads(pickle.dumps((source.files[0], source.labels[0], source.options)))
     (record,) = read_file(*words)
     assert record == Record("one.dat", 1, "Bir", "4", {"url": "http://x.az/1", "site": "x.az"})
@@ -202,7 +204,7 @@ def test_the_seven_sources_of_dollma_as_the_files_they_come_in(tmp_path):
     entries = [
         {"name": name, "path": name, "weight": weight} for name, weight in zip(names, (4, 6, 1, 20, 4, 20, 6), strict=True)
     ]
-    sources, ignored = find_sources({"path": str(tmp_path), "sources": entries, "licence": "CC BY-NC-SA 4.0"})
+    sources, ignored = find_sources(tmp_path, entries, licence="CC BY-NC-SA 4.0")
     assert [(source.name, source.weight, source.licence) for source in sources] == [
         (name, float(weight), "CC BY-NC-SA 4.0") for name, weight in zip(names, (4, 6, 1, 20, 4, 20, 6), strict=True)
     ]
@@ -212,16 +214,16 @@ def test_the_seven_sources_of_dollma_as_the_files_they_come_in(tmp_path):
     assert ignored == ["dataset_infos.json"] * 7
 
 
-def test_what_has_the_name_of_data_but_is_no_file_does_not_go_unseen(tmp_path):
+def test_a_folder_or_link_named_like_data_is_reported(tmp_path):
     write(tmp_path / "a.jsonl", GOOD[:2])
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "link.jsonl").symlink_to("gone")
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / ".hidden.jsonl").write_text("x")
-    sources, ignored = find_sources({"path": str(tmp_path)})
+    sources, ignored = find_sources(str(tmp_path))
     assert [source.name for source in sources] == ["a", "link"]
     assert ignored == ["folder.csv (not a file)", "pipe.jsonl (not a file)"]
-    (source,), ignored = find_sources({"sources": [{"name": "all", "path": str(tmp_path)}]})
+    (source,), ignored = find_sources(sources=[{"name": "all", "path": str(tmp_path)}])
     assert ignored == [".hidden.jsonl", "folder.csv (not a file)", "pipe.jsonl (not a file)"]
     items = list(read_records(source))
     assert [(item.file, getattr(item, "reason", "")) for item in items] == [
@@ -236,12 +238,21 @@ def test_what_has_the_name_of_data_but_is_no_file_does_not_go_unseen(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a.JSONL.GZ", "jsonl"), ("a.ndjson", "jsonl"), ("a.json.zst", "json"), ("a.tsv.bz2", "tsv"), ("a.parquet", "parquet"),
-        ("a.parquet.gz", None), ("a.warc.wet.gz", "warc"), ("a.htm", "html"),
+        ("a.JSONL.GZ", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.json.zst", "json"),
+        ("a.tsv.bz2", "tsv"),
+        ("a.parquet", "parquet"),
+        ("a.parquet.gz", None),
+        ("a.warc.wet.gz", "warc"),
+        ("a.htm", "html"),
         ("azwiki-20260801-pages-articles.xml.bz2", "wikipedia"),
-        ("azwiki-20260801-pages-articles-multistream-index.txt.bz2", None), ("dataset_info.json", None), (".a.jsonl", None),
-        ("a.gz", None), ("a.docx", None),
+        ("azwiki-20260801-pages-articles-multistream-index.txt.bz2", None),
+        ("dataset_info.json", None),
+        (".a.jsonl", None),
+        ("a.gz", None),
+        ("a.docx", None),
     ],
-)  # fmt: skip
+)
 def test_a_name_says_its_format(tmp_path, name, kind):
     assert format_of(tmp_path / name) == kind

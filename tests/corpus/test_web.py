@@ -1,4 +1,4 @@
-"""HTML and WARC: main text, charsets, and a worker that outlives every page which hangs, explodes or is damaged."""
+"""HTML and WARC: main text, charsets, and a worker that survives pages that hang, exhaust memory or are damaged."""
 
 import gzip
 import io
@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from corpus import web
-from corpus.sources import EXPECTED, ROOT, Record, Reject, find_sources, read_file, read_records
-from corpus.web import Extractor, PageError, decode_page
+from corpus.reading import web
+from corpus.reading.sources import EXPECTED, ROOT, Record, Reject, find_sources, read_file, read_records
+from corpus.reading.web import Extractor, PageError, decode_page
 
 pytest.importorskip("trafilatura")
 warcio_writer = pytest.importorskip("warcio.warcwriter")
@@ -64,7 +64,7 @@ def test_a_page_without_menus_is_text_from_end_to_end(tmp_path):
 
 
 def test_the_real_pages(az_data):
-    (source,), _ = find_sources({"sources": [{"name": "html", "path": str(az_data / "noisy" / "html")}]})
+    (source,), _ = find_sources(sources=[{"name": "html", "path": str(az_data / "noisy" / "html")}])
     menus, plain = list(read_records(source))
     assert re.findall(r"Maddə (\d+)", plain.text) == [str(i) for i in range(1, 31)]
     assert len(plain.text.split()) == 1491  # every word of the body
@@ -109,7 +109,7 @@ def test_a_page_that_takes_too_long_is_a_reject_and_the_next_one_is_read(extract
     one.extract(ARTICLE, "")
     assert one.process.pid != first
     one.wait = 0.5
-    os.kill(one.process.pid, signal.SIGSTOP)  # hangs without computing
+    os.kill(one.process.pid, signal.SIGSTOP)  # hangs without using the CPU
     with pytest.raises(PageError, match="page_timeout"):
         one.extract(ARTICLE, "")
     one.wait = 60
@@ -136,18 +136,26 @@ def test_a_worker_that_is_killed_costs_one_page(extractor):
 def test_pages_without_text_and_past_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(web, "MAX_PAGE", 100_000)
     pages = {
-        "a.html": b"", "b.html": b" \n ", "c.html": b"<html><body><nav><a href=x></a></nav></body></html>",
-        "d.html": "шекил ве чай".encode("cp1251") * 20, "e.html": b"<p>" * 50_000, "f.html": b"\0\0\0",
+        "a.html": b"",
+        "b.html": b" \n ",
+        "c.html": b"<html><body><nav><a href=x></a></nav></body></html>",
+        "d.html": "шекил ве чай".encode("cp1251") * 20,
+        "e.html": b"<p>" * 50_000,
+        "f.html": b"\0\0\0",
         "g.html": b"<div>" * 15_000 + b"a",
-    }  # fmt: skip
+    }
     for name, raw in pages.items():
         (tmp_path / name).write_bytes(raw)
     found = {name: [item[2] for item in items(tmp_path / name)] for name in pages}
     assert found.pop("g.html") in ([], ["no_main_text"], ["page_broken"])
     assert found == {
-        "a.html": [], "b.html": ["empty_page"], "c.html": ["no_main_text"], "d.html": ["unknown_charset"],
-        "e.html": ["too_long"], "f.html": ["page_broken"],
-    }  # fmt: skip
+        "a.html": [],
+        "b.html": ["empty_page"],
+        "c.html": ["no_main_text"],
+        "d.html": ["unknown_charset"],
+        "e.html": ["too_long"],
+        "f.html": ["page_broken"],
+    }
     (tmp_path / "h.html.gz").write_bytes(gzip.compress(ARTICLE.encode())[:-20])
     assert [item.reason for item in items(tmp_path / "h.html.gz")] == ["damaged_file"]
 
@@ -203,7 +211,7 @@ def test_a_truncated_warc_gives_what_was_whole_and_one_reject(tmp_path, share, p
     assert f"read up to record {len(found) - 1}" in found[-1].raw
 
 
-def test_bytes_that_are_no_warc(tmp_path):
+def test_bytes_that_are_not_warc(tmp_path):
     (tmp_path / "a.warc").write_bytes(b"nothing of the kind\r\n" * 20)
     (tmp_path / "b.warc.gz").write_bytes(b"nothing of the kind\r\n" * 20)
     for name in ("a.warc", "b.warc.gz"):
@@ -216,7 +224,7 @@ def test_a_missing_package_is_named(tmp_path, package, name):
     (tmp_path / package / "__init__.py").write_text("raise ImportError('blocked')")
     (tmp_path / name).write_text(ARTICLE)
     where = str(tmp_path / name)
-    code = f"from pathlib import Path; from corpus.sources import read_file; list(read_file(Path({where!r}), 'a', {{}}))"
+    code = f"import pathlib; from corpus.reading.sources import read_file; list(read_file(pathlib.Path({where!r}), 'a', {{}}))"
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert f"web pages need {package} (blocked). pip install -r requirements-extra.txt" in result.stderr

@@ -1,4 +1,4 @@
-"""Wikipedia dumps: articles out, the rest accounted for, damage confined, and the wikitext of azwiki made plain."""
+"""Wikipedia dumps: articles are read, other pages counted, damage stays local, and azwiki's wikitext becomes plain text."""
 
 import bz2
 import gzip
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus import formats, wikipedia
-from corpus.sources import EXPECTED, Record, Reject, read_file
-from corpus.wikipedia import plain_text
+from corpus.reading import formats, wikipedia
+from corpus.reading.sources import EXPECTED, Record, Reject, read_file
+from tests.azerbaijani import plain_text
+from tests.corpus.limits import within
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="az">
   <siteinfo>
@@ -45,7 +46,7 @@ def multistream(pages, size=5):
 
 
 def read(path, **options):
-    items = list(read_file(path, path.name, options))
+    items = list(read_file(path, path.name, {"language": "azerbaijani", **options}))
     return [item for item in items if isinstance(item, Record)], [item for item in items if isinstance(item, Reject)]
 
 
@@ -59,9 +60,11 @@ def test_articles_come_out_with_their_number_address_and_date(tmp_path, name):
     assert [record.id for record in records] == [str(i) for i in range(1, 41)]
     assert records[1].text.startswith("Məqalə 2 Bakıdadır. Uzun mətn.")
     assert records[1].meta == {
-        "title": "Məqalə & 2", "url": "https://az.wikipedia.org/wiki/M%C9%99qal%C9%99_%26_2", "date": "2026-08-01T00:00:00Z",
+        "title": "Məqalə & 2",
+        "url": "https://az.wikipedia.org/wiki/M%C9%99qal%C9%99_%26_2",
+        "date": "2026-08-01T00:00:00Z",
         "site": "az.wikipedia.org",
-    }  # fmt: skip
+    }
     assert [record.line for record in records] == list(range(1, 41))
 
 
@@ -70,13 +73,16 @@ def test_streams_unpacked_in_parallel_give_the_same_in_the_same_order(tmp_path):
     assert read(tmp_path / "a.xml.bz2", workers=4) == read(tmp_path / "a.xml.bz2")
 
 
-def test_pages_that_are_no_article_are_counted_and_expected(tmp_path):
+def test_pages_that_are_not_articles_are_counted(tmp_path):
     pages = [
-        page(1, "Bakı", "Paytaxt."), page(2, "Baki", "#REDIRECT [[Bakı]]", redirect="Bakı"),
-        page(3, "Bakou", "#İSTİQAMƏTLƏNDİRMƏ [[Bakı]]"), page(4, "Kateqoriya:Şəhər", "x", ns=14),
-        page(5, "Şablon:Ş", "x").replace("    <ns>0</ns>\n", ""), page(6, "Boş", "{{şablon}}"),
+        page(1, "Bakı", "Paytaxt."),
+        page(2, "Baki", "#REDIRECT [[Bakı]]", redirect="Bakı"),
+        page(3, "Bakou", "#İSTİQAMƏTLƏNDİRMƏ [[Bakı]]"),
+        page(4, "Kateqoriya:Şəhər", "x", ns=14),
+        page(5, "Şablon:Ş", "x").replace("    <ns>0</ns>\n", ""),
+        page(6, "Boş", "{{şablon}}"),
         page(7, "CSI: Maymi", "Serial.").replace("    <ns>0</ns>\n", ""),
-    ]  # fmt: skip
+    ]
     (tmp_path / "a.xml").write_text(HEAD + "".join(pages) + TAIL)
     records, rejects = read(tmp_path / "a.xml")
     assert [record.meta["title"] for record in records] == ["Bakı", "CSI: Maymi"]
@@ -162,15 +168,30 @@ def test_every_page_is_a_record_or_a_reject_wherever_the_pieces_end(tmp_path_fac
         ("Bax [[:Kateqoriya:Şəhərlər]], [[:en:Baku|ingiliscə]], [[:ru:Баку]].", "Bax Şəhərlər, ingiliscə, Баку."),
         ("[[Bakı]]da, [[Bakı|paytaxt]]da, [[Bakı (şəhər)|]], [[CSI: Maymi]]", "Bakıda, paytaxtda, Bakı (şəhər), CSI: Maymi"),
         ("{{İnfoqutu|ad={{dil|az|Bakı}}|şəkil=[[Fayl:A.jpg]]}}Mətn {{mənbə|{{{1}}}}}davam", "Mətn davam"),
-        ("Mətn<ref name=a>{{cite|x}}</ref><ref name=\"b\" /> davam<ref>[http://x.az y]</ref>.", "Mətn davam."),
+        ('Mətn<ref name=a>{{cite|x}}</ref><ref name="b" /> davam<ref>[http://x.az y]</ref>.', "Mətn davam."),
         ("Düstur <math>\\frac{a}{b}</math> və <!-- [[gizli -->mətn<br/>yeni <b>sətir</b>", "Düstur və mətn\nyeni sətir"),
         ("A <nowiki>[[x]] {{y}}</nowiki> B", "A [[x]] {{y}} B"),
-        ("Əvvəl\n{| class=\"wikitable\"\n|-\n! a !! b\n|-\n| 1 || {{x|}}\n|}\nSonra", "Əvvəl\nSonra"),
+        ('Əvvəl\n{| class="wikitable"\n|-\n! a !! b\n|-\n| 1 || {{x|}}\n|}\nSonra', "Əvvəl\nSonra"),
         ("Əvvəl\n:{| \n| a\n{|\n| iç\n|}\n|}\nSonra", "Əvvəl\nSonra"),
         ("<gallery>\nFayl:A.jpg|x\n</gallery>Mətn __NOTOC__ __BAŞLIQSIZ__", "Mətn"),
         ("* bir\n** ''iki''\n# '''üç'''\n; dörd: beş\n----\n&nbsp;&lt;altı&gt;", "bir\niki\nüç\ndörd: beş\n<altı>"),
         ("[https://x.az sayt] və [//y.az] və [http://z.az] https://w.az", "sayt və və https://w.az"),
-        ("Ad ({{lang-az|x}}; {{audio}}) sözdür", "Ad sözdür"),
+        ("Ad ({{IPA|x}}; {{audio}}) sözdür", "Ad sözdür"),
+        ("Ad ({{lang-ru|Имя}}; {{audio}}) və ({{IPA|x}}, {{lang|ru|Имя}}), (1,)", "Ad (Имя) və (Имя), (1,)"),
+        ("Əhalisi {{formatnum:12500}} nəfər, {{Formatnum: {{#expr:1}} }}{{formatnum:1 000|R}}", "Əhalisi 12500 nəfər, 1 000"),
+        ("{{nowrap|[[Bakı|5 min]]}} il, {{small|a}}{{sc|Ad}}, {{nowrap}}{{abbr|km|kilometr}}", "5 min il, aAd, km"),
+        ("{{convert|93|km2|sqmi}}, {{unit|1 200|m}}, {{cvt|2|to|4|km|mi}}, {{val|5|u=kg}}", "93 km², 1 200 m, 2–4 km, 5 kg"),
+        ("{{°C|-10}} və {{convert|20|C|F}}", "-10 °C və 20 °C"),
+        ("{{Dəqiq tarix|12|may|1918}}, {{start date|1991|08|30}}", "12 may 1918, 30 avqust 1991"),
+        ("{{Doğum_tarixi|1|2|1990}}", "1 fevral 1990"),
+        ("{{transl|ru|Primer}} {{lang|1=la|2=x}} {{nowrap|1=a=b}} {{lang|ru}}son", "Primer x a=b son"),
+        ("{{Sitat|Bu {{nowrap|misra}}dır.}} {{uc:işıq}} {{1|a}}", "Bu misradır. İŞIQ"),
+        (
+            "{{math|x{{=}}2}}, 1990{{–}}1995, 5{{x}}10, 3{{efn|a}}-cü, {{frac|1|2}}, {{frac|3|1|2}}",
+            "x=2, 1990–1995, 5 10, 3-cü, 1/2, 3 1/2",
+        ),
+        ("{{circa|1250}} il, {{USD|5}}, H{{sub|2}}O, 10{{×}}5, {{nowrap|{{math|y{{=}}3}}}}", "1250 il, 5 USD, H2O, 10×5, y=3"),
+        ("{{nowrap|" + "a" * 3000 + "}}son", "son"),
         ("== Tarix ==\nMətn\n=== Alt ===\nDavam", "Tarix\nMətn\nAlt\nDavam"),
         ("Mətn\n== İstinadlar ==\n{{istinad siyahısı}}\n* x", "Mətn"),
         ("Mətn\n==Xarici keçidlər==\n* x\n=== Kitab ===\ny\n== Sonra ==\nz", "Mətn\nSonra\nz"),
@@ -179,29 +200,82 @@ def test_every_page_is_a_record_or_a_reject_wherever_the_pieces_end(tmp_path_fac
         ("{{İnfoqutu\n| ad = Bakı\n| ölkə = x\nBakı şəhərdir.", "İnfoqutu\nBakı şəhərdir."),
         ("Mətn }} və ]] və <ref> açıq", "Mətn və və açıq"),
     ],
-)  # fmt: skip
+)
 def test_wikitext_to_plain_text(wikitext, expected):
     assert plain_text(wikitext) == expected
 
 
 HOSTILE = [
-    "{{", "[[", "}}", "]]", "{|\n", "\n|}", "<ref>", "<!--", "<ref", "<nowiki>", "[http://", "[mailto:", "'", "=", "(  ", "__A",
-    "&#", "&", " ", "\n", "[[a|", "{{[[", "]]}}", "<", "</", "|}}", "== a ==\n", "{{a|b}}", "[[a]]", "\n|", "( -",
-]  # fmt: skip
+    "{{",
+    "[[",
+    "}}",
+    "]]",
+    "{|\n",
+    "\n|}",
+    "<ref>",
+    "<!--",
+    "<ref",
+    "<nowiki>",
+    "[http://",
+    "[mailto:",
+    "'",
+    "=",
+    "(  ",
+    "__A",
+    "&#",
+    "&",
+    " ",
+    "\n",
+    "[[a|",
+    "{{[[",
+    "]]}}",
+    "<",
+    "</",
+    "|}}",
+    "== a ==\n",
+    "{{a|b}}",
+    "[[a]]",
+    "\n|",
+    "( -",
+]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([*HOSTILE, "söz", "Fayl:"]), max_size=40))
 def test_any_marks_in_any_order_leave_the_next_section(marks):
-    """Whatever stands open before it. A comment, a note or a literal may close below, so those marks are left out."""
+    """Whatever marks are still open before it. Comments, notes and literals may close later, so those are left out."""
     before = "".join(mark for mark in marks if mark not in ("<!--", "<ref>", "<nowiki>"))
     assert plain_text(before + "\n== Bölmə ==\nson söz").endswith("son söz")
 
 
 @pytest.mark.parametrize("one", [*HOSTILE, "{{[[Fayl:"])
-def test_hostile_marks_come_to_an_end(one):
-    text = plain_text(one * 40_000 + "\nson")  # an hour, if the time went with the square
+def test_hostile_marks_end_in_time(one):
+    text = plain_text(one * 40_000 + "\nson")  # an hour, if the time were quadratic
     assert text.count("son") == 1
+
+
+def test_numbers_of_entities_have_any_length():
+    long = "1" * 5000
+    assert plain_text(f"a &#{long}; &#x{long}; &#{'0' * 5000}65; &#00399; &#x18f;") == "a \ufffd \ufffd A Ə Ə".replace(
+        "Ə", chr(399)
+    )
+
+
+def test_a_stream_that_unpacks_to_much_is_never_held(tmp_path):
+    """2 kB of .bz2 that hold 370 MB: the article after it is read, within 300 MB of address space more."""
+    bomb = bz2.BZ2Compressor()
+    packed = bomb.compress(b"<page>") + b"".join(bomb.compress(bytes(1 << 24)) for _ in range(22)) + bomb.flush()
+    rest = bz2.compress(b"</page>" + PAGES[0].encode() + TAIL.encode())
+    (tmp_path / "a.xml.bz2").write_bytes(bz2.compress(HEAD.encode()) + packed + rest)
+    result = within(
+        300 << 20,
+        f"""
+        from corpus.reading.sources import read_file
+        for item in read_file(Path({str(tmp_path / "a.xml.bz2")!r}), "a", {{}}):
+            print(type(item).__name__, item.line, getattr(item, "reason", ""))
+    """,
+    )
+    assert result == ["Reject 1 too_long", "Record 2 "]
 
 
 def test_deep_nesting():

@@ -1,4 +1,4 @@
-"""Task features: nothing lost, nothing scored twice, answers found again, orders that are pure functions."""
+"""Task features: nothing is lost or scored twice, answers are found again, orders are pure functions."""
 
 import itertools
 
@@ -9,19 +9,12 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.launch import ROOT
-from data.features import (
-    collate,
-    cut_longest_first,
-    encode,
-    join,
-    sorted_batches,
-    split_sentence,
-    steps_of_epoch,
-    swapped,
-    windows,
-)
-from data.task_records import load_task_file
-from model.decoding import ANSWER_WORDS, best_answer, max_context
+from data.features import collate, encode, sorted_batches, steps_of_epoch
+from tasks.base import Rows
+from tasks.encoding import cut_longest_first, join, swap_pair
+from tasks.qa import ANSWER_WORDS, best_answer, max_context, windows
+from tasks.records import load_task_file
+from tasks.tagging import split_sentence
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
@@ -34,23 +27,23 @@ def tokenizer(prepared) -> Tokenizer:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 70))
-def test_longest_first_is_one_piece_at_a_time(a, b, room):
+def test_longest_first_is_one_token_at_a_time(a, b, room):
     left, right = a, b
-    while left + right > room:  # as the tokenizers library does it: at a tie the second text gives
+    while left + right > room:  # as in the tokenizers library: at a tie the second text is shortened
         left, right = (left - 1, right) if left > right else (left, right - 1)
     assert cut_longest_first(a, b, room) == (left, right)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(9, 30))
-def test_every_word_of_a_long_sentence_belongs_to_one_piece(lengths, room):
+def test_every_word_of_a_long_sentence_belongs_to_one_part(lengths, room):
     lengths = np.array(lengths)
-    pieces = split_sentence(lengths, room)
-    owned = np.concatenate([own for _, _, own in pieces])
+    parts = split_sentence(lengths, room)
+    owned = np.concatenate([own for _, _, own in parts])
     assert sorted(owned) == list(range(len(lengths)))
-    for begin, end, own in pieces:
+    for begin, end, own in parts:
         assert lengths[begin:end].sum() <= room
         assert begin <= own.min() and own.max() < end
-    if len(pieces) > 1:
+    if len(parts) > 1:
         assert lengths.sum() > room
 
 
@@ -58,7 +51,7 @@ def test_words_at_a_cut_are_scored_where_they_have_context():
     (_, _, first), (second, _, own) = split_sentence(np.ones(30, int), 20)
     assert second <= 15  # a quarter of 20 is shared
     assert first[-1] == own[0] - 1
-    assert own[0] - second >= 2 and 20 - 1 - first[-1] >= 2  # neither piece scores the words next to its cut
+    assert own[0] - second >= 2 and 20 - 1 - first[-1] >= 2  # neither part scores the words next to its cut
 
 
 @given(st.integers(0, 500), st.integers(2, 80), st.data())
@@ -80,7 +73,7 @@ def test_pair_row_is_cls_a_sep_b_sep(tokenizer):
     assert row.targets.tolist() == [1]
     batch = collate(encode([example, example], "pair", tokenizer, ["0", "1"], 64), np.array([0, 1]))
     once = [0] * (len(a) + 2) + [1] * (len(b) + 1)
-    assert batch.types.tolist() == once * 2
+    assert batch.token_types.tolist() == once * 2
     assert batch.positions.tolist() == [0, len(row.ids)]
 
 
@@ -92,13 +85,13 @@ def test_what_is_cut_is_counted(tokenizer):
     assert any("1 of 2 examples were cut" in note for note in encoded.notes)
 
 
-def test_special_pieces_in_text_stay_text(tokenizer):
+def test_special_tokens_in_text_stay_text(tokenizer):
     encoded = encode([{"id": "1", "text": "[MASK] [SEP] [CLS]", "label": "a"}], "classification", tokenizer, ["a"], 64)
     ids = encoded.rows[0].ids
     assert tokenizer.mask_id not in ids and (ids == tokenizer.sep_id).sum() == 1 and (ids == tokenizer.cls_id).sum() == 1
 
 
-def test_word_without_a_piece_is_unknown_and_is_scored(tokenizer):
+def test_a_word_without_a_token_becomes_unk_and_is_scored(tokenizer):
     example = {"id": "1", "words": ["Bakı", "\u00ad", "\u200b", "şəhəri"], "tags": ["B-LOC", "O", "O", "O"]}
     row = encode([example], "tagging", tokenizer, ["O", "B-LOC"], 64).rows[0]
     assert row.words.tolist() == [0, 1, 2, 3] and row.targets.tolist() == [1, 0, 0, 0]
@@ -120,7 +113,7 @@ def test_every_word_of_the_demo_is_scored_once_even_in_tiny_rows(tokenizer):
 
 
 def test_demo_answers_are_found_again_through_windows(tokenizer):
-    """Scores that point at the targets give back the gold answer, whichever windows it lies in."""
+    """Scores that point at the targets give the gold answer, whichever windows contain it."""
     examples = load_task_file(TASKS / "qa.jsonl", "qa").examples
     encoded = encode(examples, "qa", tokenizer, None, 96)
     assert len(encoded.rows) > len(examples)
@@ -133,7 +126,7 @@ def test_demo_answers_are_found_again_through_windows(tokenizer):
             part[row.targets[0], 0] += 5
             part[row.targets[1], 1] += 5
             scores.append(part)
-        text, best, null = best_answer(example["context"], encoded, number, scores)
+        text, best, null = best_answer(example["context"], Rows(encoded, number), scores)
         reachable = any(row.targets[1] > 0 for row in rows)
         if not example["answers"]:
             assert not reachable and null == 10
@@ -164,7 +157,7 @@ def test_best_answer_is_the_best_of_all_spans(tokenizer):
                     if len(text.split()) <= ANSWER_WORDS:
                         place = row.second - begin
                         found.append((scores[window][i + place, 0] + scores[window][j + place, 1], text))
-        text, best, null = best_answer(context, encoded, 0, scores)
+        text, best, null = best_answer(context, Rows(encoded, 0), scores)
         assert (best, text) == (pytest.approx(max(found)[0]), max(found)[1])
         assert null == pytest.approx(min(part[0].sum() for part in scores))
 
@@ -179,7 +172,7 @@ def test_windows_that_cannot_advance_are_refused(tokenizer):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 20), st.sampled_from([1, 3, 50]), st.integers(0, 5), st.integers(0, 3))
-def test_an_epoch_is_every_example_once(tokenizer, count, batch_size, bucket, seed, epoch):
+def test_an_epoch_is_every_example_once(tokenizer, count, batch_size, length_group, seed, epoch):
     random = np.random.default_rng(count)
     lengths = random.integers(1, 9, count)
     examples = [
@@ -187,7 +180,7 @@ def test_an_epoch_is_every_example_once(tokenizer, count, batch_size, bucket, se
         for n, length in enumerate(lengths)
     ]
     encoded = encode(examples, "choice", tokenizer, None, 32)
-    steps = steps_of_epoch(encoded, batch_size, 40, bucket, seed, epoch)
+    steps = steps_of_epoch(encoded, batch_size, 40, length_group, seed, epoch)
     rows = np.concatenate([rows for step in steps for rows in step])
     assert sorted(rows) == list(range(len(encoded.rows)))
     assert len(steps) == -(-count // batch_size)
@@ -195,7 +188,7 @@ def test_an_epoch_is_every_example_once(tokenizer, count, batch_size, bucket, se
     sizes = [sum(len(np.unique(np.searchsorted(encoded.first, part, side="right"))) for part in step) for step in steps]
     assert max(sizes) - min(sizes) <= 1 and max(sizes) <= batch_size
     assert (np.diff(np.flatnonzero(np.diff(owner, prepend=-1))) >= 2).all()  # options stay together
-    again = steps_of_epoch(encoded, batch_size, 40, bucket, seed, epoch)
+    again = steps_of_epoch(encoded, batch_size, 40, length_group, seed, epoch)
     assert all(np.array_equal(a, b) for x, y in zip(steps, again, strict=True) for a, b in zip(x, y, strict=True))
     for step in steps:
         for part in step:
@@ -214,19 +207,19 @@ def test_orders_differ_by_epoch_and_seed(tokenizer):
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
-def test_swapped_pairs_are_the_pairs_in_the_other_order(tokenizer):
+def test_swap_pair_gives_the_pairs_in_the_other_order(tokenizer):
     texts = [("Bakı böyük şəhərdir.", "Gəncə də."), ("Qış gəldi " * 20, "Yay getdi"), ("a", "b")]
     pairs = [{"id": str(n), "text": a, "text_b": b, "label": "x"} for n, (a, b) in enumerate(texts)]
     turned = [{**pair, "text": pair["text_b"], "text_b": pair["text"]} for pair in pairs]
     straight, other = (encode(examples, "pair", tokenizer, ["x", "y"], 24) for examples in (pairs, turned))
     assert straight.truncated == [False, True, False]
-    made = swapped(straight)
+    made = swap_pair(straight)
     for row, expected in zip(made.rows, other.rows, strict=True):
         assert row.ids.tolist() == expected.ids.tolist() and row.second == expected.second
         assert row.targets == expected.targets and row.positions == expected.positions
-    for row, expected in zip(swapped(made).rows, straight.rows, strict=True):
+    for row, expected in zip(swap_pair(made).rows, straight.rows, strict=True):
         assert row.ids.tolist() == expected.ids.tolist() and row.second == expected.second
-    # Both texts cut: the same pieces of each are read in either order.
+    # Both texts are cut: the same tokens of each are used in either order.
     long = encode([{"text": "bir iki üç " * 20, "text_b": "dörd beş altı " * 20}], "pair", tokenizer, ["x"], 24)
     a, b = (long.rows[0].ids[1 : long.rows[0].second - 1], long.rows[0].ids[long.rows[0].second : -1])
-    assert swapped(long).rows[0].ids.tolist() == join(tokenizer, b, a)[0].tolist()
+    assert swap_pair(long).rows[0].ids.tolist() == join(tokenizer, b, a)[0].tolist()

@@ -1,4 +1,4 @@
-"""Batch i of epoch e is a pure function of (seed, e, i); an epoch reads every token once; the thread ahead behaves."""
+"""Batch i of epoch e is a pure function of (seed, e, i); an epoch reads every token once; the prefetching thread works."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ CLS, SEP, MASK, FIRST = 0, 1, 2, 3
 
 
 def shards_of(lengths: list[int], kind: str, sources: int = 3) -> Shards:
-    """Documents of these lengths; every token's id says where it stands, so that none can be taken for another."""
+    """Documents of these lengths; every token's id encodes its position, so that no two can be confused."""
     table = np.zeros(len(lengths), DOCUMENT)
     table["length"] = lengths
     table["start"] = np.cumsum(lengths) - lengths
@@ -36,9 +36,16 @@ def loader_of(shards: Shards, budget: int = 64, seed: int = 5, rates: np.ndarray
 
 
 def shown(batch) -> list:
-    """All that a batch holds, to compare."""
-    return [batch.ids.tolist(), batch.positions.tolist(), batch.targets.tolist(), batch.layout.lengths.tolist(),
-            batch.documents.tolist(), batch.lengths_by_source.tolist(), batch.seed]  # fmt: skip
+    """All fields of a batch, for comparison."""
+    return [
+        batch.ids.tolist(),
+        batch.positions.tolist(),
+        batch.targets.tolist(),
+        batch.layout.lengths.tolist(),
+        batch.documents.tolist(),
+        batch.lengths_by_source.tolist(),
+        batch.seed,
+    ]
 
 
 def plain(batch) -> np.ndarray:
@@ -56,8 +63,8 @@ kinds = st.sampled_from(["<u2", "<u4"])
 @given(
     lengths=lengths_of, kind=kinds, calls=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 10**6)), min_size=1, max_size=8)
 )
-def test_batches_depend_on_their_number_alone(lengths, kind, calls):
-    """One loader is asked in any order, with repeats; for each answer another is made that is asked nothing else."""
+def test_batches_depend_on_their_number_only(lengths, kind, calls):
+    """One loader is called in any order, with repeats; each answer is compared with that of a fresh loader."""
     shards = shards_of(lengths, kind)
     asked = loader_of(shards)
     for epoch, number in calls:
@@ -81,7 +88,7 @@ def test_an_epoch_reads_every_token_once_between_cls_and_sep(lengths, kind, budg
     for number in range(len(loader.plan(epoch, 20))):
         batch = loader.batch(epoch, number, 20, 0.3)
         ids, starts = plain(batch), batch.layout.starts.numpy()
-        count = len(batch.documents)  # what follows is filler: nobody reads it, nothing in it is asked for
+        count = len(batch.documents)  # the rest is dummy padding: in no document, no position selected
         assert len(ids) == batch.layout.total == starts[-1] and starts[count] <= budget
         assert len(ids) % WHOLE == 0 and len(ids) - starts[count] < WHOLE and batch.layout.longest <= 20
         assert (ids[starts[count] :] == SEP).all() and (batch.positions < starts[count]).all()
@@ -99,7 +106,7 @@ def test_an_epoch_reads_every_token_once_between_cls_and_sep(lengths, kind, budg
     assert by_source.tolist() == shards.source_tokens().tolist()
 
 
-def test_rates_read_a_source_that_often():
+def test_rates_are_how_often_a_source_is_read():
     shards = shards_of([30] * 30, "<u4")
     loader = loader_of(shards, rates=np.array([2.0, 0.0, 1.0]))
     read = sum(loader.batch(0, n, 20, 0.1).lengths_by_source for n in range(len(loader.plan(0, 20))))
@@ -114,7 +121,7 @@ def test_ids_above_65535_survive():
     assert sorted(ids[ids > SEP]) == list(range(70000 + FIRST, 70100 + FIRST))
 
 
-def test_budget_that_holds_nothing_is_refused():
+def test_a_budget_too_small_for_a_batch_is_refused():
     with pytest.raises(UserError, match="micro_batch_tokens=39"):
         loader_of(shards_of([5], "<u2"), budget=39)
 
@@ -147,7 +154,7 @@ def test_ahead_raises_the_errors_of_its_thread(where):
     with pytest.raises((UserError, ZeroDivisionError)):
         for value in ahead(items(), lambda x: 2 // x):
             seen.append(value)
-    assert seen == [2, 1]  # what came before the error is not lost
+    assert seen == [2, 1]  # batches before the error are not lost
     assert wait_for_end(threads() - before)
 
 
@@ -156,7 +163,7 @@ def test_ahead_stops_its_thread_when_abandoned_and_is_never_far_ahead():
     stream = ahead(iter(range(10**9)), made.append, depth=2)
     next(stream)
     time.sleep(0.3)
-    assert len(made) <= 5  # one used, two ready, one waiting to be put, one in the making
+    assert len(made) <= 5  # one used, two ready, one waiting to be queued, one being made
     new = threads() - before
     stream.close()
     assert wait_for_end(new)

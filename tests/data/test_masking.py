@@ -15,7 +15,7 @@ def masking(**options) -> Masking:
     special = np.zeros(V, dtype=bool)
     special[[PAD, CLS, SEP, MASK]] = True
     continues = np.zeros(V, dtype=bool)
-    continues[600:] = True  # the upper ids go on a word
+    continues[600:] = True  # the upper ids continue a word
     return Masking(MASK, special, continues, np.arange(5, V), **options)
 
 
@@ -26,24 +26,24 @@ def flat_batch(tokens: int, seed: int = 0) -> np.ndarray:
 
 
 def words_of(ids: np.ndarray) -> np.ndarray:
-    """Number of the word of each position, an independent reading: a word ends at a special piece or a new beginning."""
+    """Number of the word of each position, computed independently: a special token or a first token ends a word."""
     number, words = -1, []
-    for i, piece in enumerate(ids):
-        special = piece in (CLS, SEP)
-        if special or piece < 600 or ids[i - 1] in (CLS, SEP):
+    for i, token in enumerate(ids):
+        special = token in (CLS, SEP)
+        if special or token < 600 or ids[i - 1] in (CLS, SEP):
             number += 1
         words.append(-1 if special else number)
     return np.array(words)
 
 
-@pytest.mark.parametrize("unit", ["piece", "word", "span"])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("rate", [0.15, 0.3])
 def test_rates_over_a_million_tokens(unit, fixed, rate):
     ids = flat_batch(1_050_000)
     hidden, positions, targets = masking(unit=unit, fixed_count=fixed).apply(ids, rate, stream(1))
     eligible = np.isin(ids, [CLS, SEP], invert=True)
-    assert eligible[positions].all(), "a special piece was masked"
+    assert eligible[positions].all(), "a special token was masked"
     assert (np.diff(positions) > 0).all() and np.array_equal(targets, ids[positions])
     assert abs(len(positions) / eligible.sum() - rate) < 0.002
     if fixed:
@@ -56,7 +56,7 @@ def test_rates_over_a_million_tokens(unit, fixed, rate):
     random = ~as_mask & ~kept
     assert abs(as_mask.mean() - 0.8) < 0.004
     assert abs(random.mean() - 0.1) < 0.004 and abs(kept.mean() - 0.1) < 0.004
-    assert shown[random].min() >= 5, "a special piece was drawn as a replacement"
+    assert shown[random].min() >= 5, "a special token was drawn as a replacement"
     counts = np.bincount(shown[random], minlength=V)[5:]
     chi_square = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     assert abs(chi_square - len(counts)) < 6 * np.sqrt(2 * len(counts)), "replacements are not drawn evenly"
@@ -83,13 +83,13 @@ def test_spans_are_longer_than_chance():
     assert mean_run("span") > 1.5 * mean_run("word")
 
 
-def test_masks_depend_on_the_key_alone():
+def test_masks_depend_on_the_key_only():
     ids = flat_batch(50_000)
     first, again, other = (masking().apply(ids, 0.15, stream(5, 1, 0, n)) for n in (7, 7, 8))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     both = np.intersect1d(first[1], other[1])
     expected = 0.15 * len(first[1])
-    assert abs(len(both) - expected) < 5 * np.sqrt(expected)  # independent draws overlap as chance has it
+    assert abs(len(both) - expected) < 5 * np.sqrt(expected)  # independent draws overlap by chance
 
 
 def test_neighbours_are_masked_independently():
@@ -102,6 +102,6 @@ def test_neighbours_are_masked_independently():
     assert abs(both - 0.15**2) < 0.001
 
 
-def test_batch_of_special_pieces_only():
+def test_batch_of_special_tokens_only():
     hidden, positions, _ = masking(unit="word").apply(np.array([CLS, SEP, CLS, SEP]), 0.5, stream(0))
     assert len(positions) == 0 and hidden.tolist() == [CLS, SEP, CLS, SEP]

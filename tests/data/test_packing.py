@@ -36,7 +36,7 @@ def test_no_token_is_lost_or_read_twice(lengths, budget, max_length, seed):
             assert used > budget - 2 * LEAST - SPECIALS
 
 
-def test_copies_are_read_that_often():
+def test_copies_are_read_as_often_as_given():
     lengths, copies = np.array([50, 7, 300]), np.array([2, 0, 3])
     plan = pack_epoch(lengths, copies, 64, 200, stream(0))
     assert np.array_equal(np.bincount(plan.document, weights=plan.length, minlength=3), lengths * copies)
@@ -69,11 +69,11 @@ def test_rates_are_the_weights_at_temperature_one():
 
 
 @given(tokens=st.lists(st.integers(1, 10**6), min_size=2, max_size=8), temperature=st.floats(0, 1), cap=st.floats(1, 8))
-def test_cap_fills_the_others(tokens, temperature, cap):
+def test_a_capped_source_leaves_its_share_to_the_others(tokens, temperature, cap):
     tokens = np.array(tokens)
     rates = source_rates(tokens, np.ones(len(tokens)), temperature, cap)
     assert (rates <= cap * (1 + 1e-9)).all() and (rates > 0).all()
-    np.testing.assert_allclose((rates * tokens).sum(), tokens.sum(), rtol=1e-6)  # an epoch keeps its length
+    np.testing.assert_allclose((rates * tokens).sum(), tokens.sum(), rtol=1e-6)  # an epoch's length is unchanged
 
 
 def test_low_temperature_raises_small_sources():

@@ -1,4 +1,4 @@
-"""The token cache gives back what was put in, to the dtype, and never what is damaged or of another key."""
+"""The token cache returns what was stored, with its dtypes, and never a damaged entry or one with another key."""
 
 import dataclasses
 
@@ -7,8 +7,9 @@ import pytest
 
 from common.launch import ROOT
 from data.features import collate, encode, units
-from data.task_records import load_task_file
 from data.token_cache import cached, read, write
+from tasks.encoding import Encoded, Row
+from tasks.records import load_task_file
 from tokenization.loading import load_tokenizer
 
 FILES = {
@@ -51,7 +52,28 @@ def test_a_split_comes_back_as_it_was(kind, prepared, tmp_path):
         assert field.name == "layout" or (a is None and b is None) or bool((np.asarray(a) == np.asarray(b)).all()), field.name
 
 
-def test_it_is_made_once_and_anew_when_damaged_or_of_another_key(prepared, tmp_path, capsys):
+def test_fractional_scores_are_stored_exactly(tmp_path):
+    """A regression: 4.6 was stored as 4, and several labels were stored as a row of their own."""
+    encoded = Encoded("similarity")
+    for score in (4.6, 0.0, 0.252):
+        row = Row(np.arange(4, dtype=np.int32), 2, np.zeros(1, np.int64), np.array([score], np.float32))
+        encoded.close([row], False)
+    several = Encoded("multilabel")
+    for marks in ([1, 0, 1], [0, 0, 0]):
+        row = Row(np.arange(4, dtype=np.int32), 4, np.zeros(1, np.int64), np.array([marks], np.float32))
+        several.close([row], False)
+    large = Encoded("classification")
+    large.close([Row(np.arange(4, dtype=np.int32), 4, np.zeros(1, np.int64), np.array([2**40 + 1]))], False)
+    for number, made in enumerate((encoded, several, large)):
+        write(tmp_path / f"{number}.npz", "key", made)
+        back = read(tmp_path / f"{number}.npz", "key")
+        assert all(same(one.targets, other.targets) for one, other in zip(made.rows, back.rows, strict=True))
+    assert collate(encoded, np.arange(3)).targets.tolist() == pytest.approx([4.6, 0.0, 0.252])
+    assert collate(several, np.arange(2)).targets.tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert collate(large, np.arange(1)).targets.tolist() == [2**40 + 1]
+
+
+def test_it_is_made_once_and_remade_when_damaged_or_of_another_key(prepared, tmp_path, capsys):
     path, made = tmp_path / "cache" / "a.npz", []
     encoded = encoded_of("qa", prepared, 5)
 
@@ -66,7 +88,7 @@ def test_it_is_made_once_and_anew_when_damaged_or_of_another_key(prepared, tmp_p
     for count, place in enumerate((60, len(whole) // 2, len(whole) - 30), start=2):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])  # one byte
         cached(path, "one", make)
-        assert len(made) == count and "made anew" in capsys.readouterr().err and path.read_bytes() == whole
+        assert len(made) == count and "rebuilt" in capsys.readouterr().err and path.read_bytes() == whole
     path.write_bytes(whole[:-100])  # torn
     cached(path, "one", make)
     cached(path, "two", make)

@@ -54,7 +54,7 @@ def _sentence(random, length):
 
 
 def example(kind, number, random):
-    """The item that all models see: drawn from its number alone."""
+    """The item that all models see: drawn from its number only."""
     if kind == "classification":
         return {"gold": TOPICS[int(random.integers(23))], "text": _sentence(random, int(random.integers(4, 16)))}
     if kind == "pair":
@@ -96,7 +96,7 @@ def write_run(folder, model, task, kind, seed, size, skill, **more):
     for split, count in (("test", size), ("dev", size // 4)):
         rows = []
         base = np.random.default_rng(len(task) + 1000 * (split == "dev"))
-        # One stream for the run, so that seeds and models differ; items come from a stream that all share.
+        # One stream for the run, so that seeds and models differ; items come from a shared stream.
         random = np.random.default_rng([seed, len(model), sum(map(ord, model + task)), split == "dev"])
         for number in range(count):
             item = example(kind, number, base)
@@ -105,7 +105,15 @@ def write_run(folder, model, task, kind, seed, size, skill, **more):
             rows.append({**head, **answer, **item, "tokens": 20, "truncated": False})
         write_jsonl(place / f"predictions-{split}.jsonl", rows)
     labels = TOPICS if kind == "classification" else ["0", "1"] if kind == "pair" else None
-    summary = {"model": model, "task": task, "kind": kind, "seed": seed, "labels": labels, "hours": 0.1 * skill}
+    summary = {
+        "model": model,
+        "task": task,
+        "kind": kind,
+        "seed": seed,
+        "language": "azerbaijani",
+        "labels": labels,
+        "hours": 0.1 * skill,
+    }
     summary |= {"trainable_parameters": 10**6, "train_tokens": 10**5, "peak_memory_bytes": 2**31, "energy_kwh": None}
     write_json(place / "summary.json", summary | {"examples": {"test": size}} | more)
     return place

@@ -1,4 +1,4 @@
-"""ECE beside the floor of a perfect model, Brier and NLL by hand, and a temperature that is found again."""
+"""ECE and the floor of a perfect model, Brier and NLL by hand, and a temperature that is recovered."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from evaluation.calibration import (
 
 
 def _perfect(random, n, classes=4, spread=1.5):
-    """Logits of a model whose outcomes are drawn at exactly its own probabilities."""
+    """Logits of a model whose outcomes are drawn from exactly its own probabilities."""
     logs = scaled(random.normal(0, spread, size=(n, classes)), 1.0)
     gold = (np.exp(logs).cumsum(1) < random.random((n, 1))).sum(1).clip(max=classes - 1)
     return logs, gold
@@ -31,7 +31,7 @@ def _rows(logs, gold):
 def test_ece_by_hand():
     confidence, right = np.array([0.95, 0.95, 0.61, 0.61]), np.array([True, False, True, True])
     assert float(expected_calibration_error(confidence, right)) == pytest.approx((2 * 0.45 + 2 * 0.39) / 4)
-    assert float(expected_calibration_error(np.ones(3), np.ones(3))) == 0  # confidence 1 has a bin
+    assert float(expected_calibration_error(np.ones(3), np.ones(3))) == 0  # confidence 1 falls into a bin
 
 
 @pytest.mark.parametrize("n", [200, 600, 1700])
@@ -50,7 +50,7 @@ def test_floor_is_what_perfect_models_really_get(n):
 
 
 def test_floor_shrinks_with_the_test_set_as_published():
-    """eval-anchors, section 2.2: about .035 at 200, .021 at 600, .013 at 1,700 examples."""
+    """A perfect model has an ECE of about .035 at 200, .021 at 600, .013 at 1,700 examples."""
     random = np.random.default_rng(0)
     for n, expected in ((200, 0.035), (600, 0.021), (1700, 0.013)):
         confident = 1 - 0.5 * random.beta(0.6, 2.4, n)  # 0.9 on average, as a fine-tuned encoder on two classes
@@ -64,7 +64,7 @@ def test_brier_and_nll_by_hand():
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_is_found_again_and_repairs_the_test_set(temperature):
+def test_temperature_is_recovered_and_calibrates_the_test_set(temperature):
     random = np.random.default_rng(5)
     (dev, dev_gold), (test, test_gold) = _perfect(random, 3000), _perfect(random, 3000)
     assert fit_temperature(dev / (1 / temperature), dev_gold) == pytest.approx(temperature, rel=0.1)

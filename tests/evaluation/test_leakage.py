@@ -1,4 +1,4 @@
-"""Overlap with the corpus: exact, blind to case and script, the same with any blocks and workers, and in the report."""
+"""Overlap with the corpus: exact, independent of case and script, blocks and workers, and shown in the report."""
 
 import json
 
@@ -7,16 +7,17 @@ import pyarrow.parquet
 import pytest
 
 from common.errors import UserError
-from common.files import read_jsonl, write_jsonl
+from common.files import read_jsonl, write_json, write_jsonl
 from evaluation import leakage
 from evaluation.leakage import build_index, main, overlaps, read_items, write_overlaps
+from language.azerbaijani import LANGUAGE as AZ
 from language.azerbaijani import fold_key
 
 WORDS = ["ağac", "bulaq", "çay", "dəniz", "əl", "fikir", "göl", "həyat", "ilk", "işıq", "qış", "yol"]
 
 
 def _brute(item, documents, n):
-    """Share of the item's words in a run of n that a document holds; a shorter line counts whole. By plain comparison."""
+    """Share of the item's words in a run of n that a document contains; shorter lines count whole. By plain comparison."""
     checked = covered = 0
     for line in item.split("\n"):
         words = fold_key(line).split()
@@ -48,16 +49,16 @@ def test_overlap_equals_plain_comparison(tmp_path, monkeypatch, n):
         items.append((str(number), f"{own} {borrowed}\n{borrowed.upper().replace('I', 'İ')}"))
     write_jsonl(tmp_path / "documents" / "a.jsonl.gz", [{"id": f"a{i}", "text": t} for i, t in enumerate(documents[:15])])
     write_jsonl(tmp_path / "documents" / "b.jsonl.gz", [{"id": f"b{i}", "text": t} for i, t in enumerate(documents[15:])])
-    index = build_index([("t", items)], n)
+    index = build_index([("t", items)], AZ, n)
     rows = overlaps(index, tmp_path)
     assert [row["overlap"] for row in rows] == [_brute(text, documents, n) for _, text in items]
     assert any(row["overlap"] and row["overlap"] > 0.5 for row in rows) and rows[0]["overlap"] is None
-    monkeypatch.setattr(leakage, "BLOCK_WORDS", 40)  # blocks end elsewhere: nothing may depend on it
+    monkeypatch.setattr(leakage, "BLOCK_WORDS", 40)  # blocks end elsewhere: the result may not depend on it
     assert overlaps(index, tmp_path) == rows
     assert overlaps(index, tmp_path, workers=2) == rows
 
 
-def test_spelling_and_script_do_not_hide_a_copy_and_order_does(tmp_path):
+def test_a_copy_is_found_in_any_spelling_and_script_not_in_another_order(tmp_path):
     copied = "Şəki şəhərində ipək parça toxuyan ustalar yaşayır"
     write_jsonl(tmp_path / "a.jsonl", [{"id": "d", "text": f"Deyirlər ki, {copied}, bəli."}])
     items = {
@@ -66,7 +67,7 @@ def test_spelling_and_script_do_not_hide_a_copy_and_order_does(tmp_path):
         "cyrillic": "Шәки шәһәриндә ипәк парча тохујан усталар јашајыр",
         "turned": " ".join(copied.split()[::-1]),
     }
-    rows = overlaps(build_index([("t", list(items.items()))]), tmp_path)
+    rows = overlaps(build_index([("t", list(items.items()))], AZ), tmp_path)
     assert {row["id"]: row["overlap"] for row in rows} == {"capitals": 1.0, "ascii": 1.0, "cyrillic": 1.0, "turned": 0.0}
 
 
@@ -82,17 +83,32 @@ def test_command_line_writes_the_document_and_counts(tmp_path, capsys):
     rows = [row for _, row in read_jsonl(out)]
     assert rows[0] == {"task": "topic", "id": "1", "overlap": 1.0, "source": "news", "document": "n7"}
     assert rows[1]["overlap"] == 0 and rows[1]["document"] is None and rows[2]["overlap"] is None
-    said = "3 items, 1 share a run of words with the corpus, 1 half or more, 1 too short"
+    said = "3 items, 1 LEAKED (half or more of their words are in the corpus), 0 in part, 1 too short"
     assert said in capsys.readouterr().out
-    # The same again is not looked for again; other documents, items or run lengths are.
+    # An unchanged request is skipped; other documents, items or run lengths are searched.
     inputs, corpus = [tmp_path / "bench" / "inputs" / "topic-test.jsonl"], tmp_path / "corpus"
     before = out.stat().st_mtime_ns
     assert said in write_overlaps(inputs, corpus, out)[0] and out.stat().st_mtime_ns == before
     write_jsonl(corpus / "documents" / "b.jsonl", [{"id": "b", "text": items[1]}])
-    assert "2 share a run" in write_overlaps(inputs, corpus, out)[0]
+    assert "2 LEAKED" in write_overlaps(inputs, corpus, out)[0]
 
 
-def test_items_of_every_format(tmp_path):
+def test_words_are_folded_by_the_language_of_the_corpus(tmp_path, capsys):
+    """I is ı in Turkish and i elsewhere; a built corpus records its language, a folder of documents needs --language."""
+    text = "Iğdır ılıca kırmızı sıcak yaz günü"
+    write_jsonl(tmp_path / "corpus" / "documents" / "a.jsonl", [{"id": "d", "text": text.replace("ı", "i")}])
+    write_jsonl(tmp_path / "topic-test.jsonl", [{"id": 1, "text": text}])
+    words = ["--corpus", str(tmp_path / "corpus"), "--tasks", str(tmp_path / "topic-test.jsonl"), "--out", str(tmp_path / "o")]
+    assert main(words) == 0 and "none leaked" in capsys.readouterr().out
+    assert main([*words, "--language", "tr"]) == 0 and "1 LEAKED" in capsys.readouterr().out
+    write_json(tmp_path / "corpus" / "report.json", {"language": "turkish"})
+    assert main(words) == 0 and "1 LEAKED" in capsys.readouterr().out
+    assert main([*words, "--language", "kk"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'corpus'}: turkish, --language: kazakh" in said and "Leave --language out" in said
+
+
+def test_items_in_every_format(tmp_path):
     (tmp_path / "a.csv").write_text("id,title,topic\nx,Bir ad,Kimya\n")
     (tmp_path / "b.tsv").write_text("sentence1\tsentence2\nbir\tiki\n")
     (tmp_path / "c.conll").write_text("Bakı B-LOC\nböyükdür O\n\nƏli B-PER\n")
@@ -121,9 +137,9 @@ def test_bad_input_is_named(tmp_path, capsys):
     for name, word in (("empty-test.jsonl", "no item"), ("odd.xml", "format"), ("no.jsonl", "line 1: no text")):
         with pytest.raises(UserError, match=word):
             read_items(tmp_path / name)
-    with pytest.raises(UserError, match="comes twice"):
-        build_index([("t", [("1", "a"), ("1", "b")])])
+    with pytest.raises(UserError, match="occurs twice"):
+        build_index([("t", [("1", "a"), ("1", "b")])], AZ)
     with pytest.raises(UserError, match="no documents"):
-        overlaps(build_index([("t", [("1", "a")])]), tmp_path / "nowhere")
+        overlaps(build_index([("t", [("1", "a")])], AZ), tmp_path / "nowhere")
     assert main(["--corpus", str(tmp_path)]) == 2 and main(["--corpus", str(tmp_path), "--predictions", str(tmp_path)]) == 2
     assert "no inputs" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import random
 import re
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,19 +13,21 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from common.errors import UserError
 from common.files import write_jsonl
-from evaluation.metrics import (
+from language.azerbaijani import LANGUAGE as AZ
+from language.base import load_language
+from tasks.base import kind_of
+from tasks.metrics import (
     class_counts,
     classification_metrics,
     entities,
     entity_counts,
     f1_each,
     f1_of_counts,
-    majority_score,
-    normalise_az,
+    normalise_language,
     normalise_official,
     qa_scores,
-    score_predictions,
 )
+from tasks.scoring import majority_score, score_predictions
 
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 
@@ -44,7 +47,7 @@ def test_entity_counts_equal_seqeval_default_and_strict():
             record = seqeval_f1(gold, pred, mode="strict", scheme=IOB2, zero_division=0)
         assert strict == pytest.approx(record, abs=1e-12)
         differing += abs(default - strict) > 1e-6
-    assert differing > 100  # the two modes really differ on such tags, so neither check is empty
+    assert differing > 100  # the two modes really differ on such tags, so neither check is trivial
 
 
 def test_entities_with_end_and_single_prefixes_equal_seqeval():
@@ -74,7 +77,7 @@ def test_classification_equals_scikit_learn_and_counts_equal_both():
             assert float(f1_of_counts(counts, name)) == pytest.approx(ours[f"{name}_f1"], abs=1e-12)
         assert float(f1_of_counts(counts[:, [1]], "binary")) == pytest.approx(ours["f1"], abs=1e-12)
         assert f1_each(counts)[1] == pytest.approx(ours["f1"], abs=1e-12)
-        if trial < 60:  # and that it is asked the right thing
+        if trial < 60:  # and scikit-learn is called with the right arguments
             for name in ("macro", "weighted"):
                 record = f1_score(gold, pred, labels=labels, average=name, zero_division=0)
                 assert ours[f"{name}_f1"] == pytest.approx(record, abs=1e-12)
@@ -90,7 +93,7 @@ def test_macro_f1_keeps_a_class_that_the_split_lacks():
 
 
 def _official_normalise(text):
-    """As the v2.0 script spells it: lower, then punctuation, then articles, then blanks."""
+    """As in the v2.0 script: lower case, then punctuation, then articles, then whitespace."""
     text = "".join(ch for ch in text.lower() if ch not in set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
     return " ".join(re.sub(re.compile(r"\b(a|an|the)\b", re.UNICODE), " ", text).split())
 
@@ -150,7 +153,25 @@ def test_official_squad_scores_equal_an_independent_reading_of_the_script():
 )
 def test_golden_table(gold, pred, official, azerbaijani):
     assert qa_scores([gold], pred) == pytest.approx(official)
-    assert qa_scores([gold], pred, normalise_az) == pytest.approx(azerbaijani)
+    assert qa_scores([gold], pred, partial(normalise_language, AZ)) == pytest.approx(azerbaijani)
+
+
+@pytest.mark.parametrize(
+    ("language", "gold", "pred", "same"),
+    [
+        ("azerbaijani", "QIZIL", "qızıl", True),
+        ("turkish", "İSTANBUL", "istanbul", True),
+        ("turkish", "IĞDIR", "ığdır", True),
+        ("turkish", "IĞDIR", "iğdır", False),
+        ("kazakh", "ҚАЗАҚСТАН", "Қазақстан", True),
+        ("generic", "IĞDIR", "ığdır", False),  # no casing of its own
+        ("generic", "TITLE", "title", True),
+    ],
+)
+def test_the_score_has_the_casing_of_the_language(language, gold, pred, same):
+    rows = [{"id": "1", "gold": [gold], "pred": pred}]
+    found = score_predictions(rows, kind_of("qa", load_language(language)))["metrics"]
+    assert found["exact_match_language"] == float(same)
 
 
 def test_qa_scores_unanswerable_and_answerable_apart():
@@ -160,10 +181,10 @@ def test_qa_scores_unanswerable_and_answerable_apart():
         {"id": "3", "gold": [""], "pred": "Gəncə"},
         {"id": "4", "gold": ["«Neftçi»"], "pred": "Neftçi"},
     ]
-    scored = score_predictions(rows, "qa")
-    assert scored["metrics"]["f1"] == 0.5 and scored["metrics"]["f1_az"] == 0.75
-    assert scored["metrics"]["f1 unanswerable"] == 0.5 and scored["metrics"]["f1_az answerable"] == 1.0
-    assert scored["metrics"]["examples_scored_differently_az"] == 1
+    scored = score_predictions(rows, kind_of("qa", AZ))
+    assert scored["metrics"]["f1"] == 0.5 and scored["metrics"]["f1_language"] == 0.75
+    assert scored["metrics"]["f1 unanswerable"] == 0.5 and scored["metrics"]["f1_language answerable"] == 1.0
+    assert scored["metrics"]["examples_scored_differently_language"] == 1
     assert scored["metrics"]["no_answer_accuracy"] == 0.75
     assert majority_score(rows, "qa", "f1") == 0.5
 
@@ -219,7 +240,7 @@ def test_auc_equals_scikit_learn():
     assert score_predictions(rows, "pair", names)["metrics"]["auc"] == pytest.approx(roc_auc_score(gold, margin), abs=1e-12)
 
 
-def test_per_example_numbers_give_the_headline_back():
+def test_per_example_values_average_to_the_headline():
     draw = random.Random(3)
     rows = [{"id": i, "gold": draw.choice("ab"), "pred": draw.choice("ab")} for i in range(50)]
     for kind, metric in (

@@ -1,4 +1,4 @@
-"""The page in a real browser: plots are drawn, filters work from the form's address, and all is there without script."""
+"""The page in a real browser: plots are drawn, filters follow the form's address, and all is there without a script."""
 
 import html
 import re
@@ -9,7 +9,9 @@ import pytest
 
 from common.files import write_jsonl
 from evaluation.report import build_report
+from tests.azerbaijani import build_corpus
 from tests.evaluation.synthetic import write_benchmark
+from training.page import write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES = {"azsci": 90, "wikiann": 60, "ldquad": 60, "cbmcq": 80}
@@ -59,13 +61,14 @@ def _kept(text):
     return [row for row in re.findall(r"<tr data-type=[^>]*>", section) if not re.search(r"\shidden(=|>|\s)", row)]
 
 
-def _dom(page, query, folder, driver=""):
-    """The page's source after its script, and then the reader's `driver`, has run in headless Chromium."""
+def _dom(page, query, folder, driver="", width=800):
+    """The page's source after its script, and then the test's `driver`, has run in headless Chromium."""
     if driver:
         text = page.read_text().replace("</body>", f"<script>{driver}</script></body>")
         page = folder / "driven.html"
         page.write_text(text)
     words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--virtual-time-budget=5000"]
+    words += [f"--window-size={width},900"]
     done = subprocess.run(
         [*words, "--dump-dom", f"file://{page}{query}"], capture_output=True, text=True, timeout=110, check=False
     )
@@ -79,9 +82,9 @@ def test_plots_and_filters_in_chromium(page, tmp_path):
     whole = _dom(page, "", tmp_path)
     everything, hidden = _examples(whole)
     assert hidden == 0 and f'id="shown">{everything} examples<' in whole
-    assert '<form id="filters">' in whole  # the script has shown it
+    assert '<form id="filters">' in whole  # the script has made it visible
     assert whole.count("<svg") >= 10 and whole.count("<path") > 200
-    assert "<title>Results</title>" in whole  # nothing from the data ran
+    assert "<title>Results</title>" in whole  # nothing from the data was executed
     narrow = _dom(page, "#browser?task=wikiann&model=strong&type=spurious", tmp_path)
     shown, hidden = _examples(narrow)
     assert 0 < shown <= 20 and shown + hidden == everything
@@ -92,7 +95,7 @@ def test_plots_and_filters_in_chromium(page, tmp_path):
     assert _examples(_dom(page, "#browser?text=no+such+text", tmp_path))[0] == 0
 
 
-# What a reader does: choose in the form, type into it; and how large the browser draws every plot that is not folded away.
+# What a user does: choose in the form, type into it; and the drawn size of every plot that is not folded away.
 DRIVER = """
 for (const box of document.querySelectorAll("section:not(#browser) details")) box.open = true;
 const form = document.getElementById("filters");
@@ -117,7 +120,37 @@ def test_the_form_filters_and_the_plots_have_their_size(page, tmp_path):
     assert all(re.search(r'data-right="we&amp;k [^"]*"', row) for row in kept)
     found = {name: re.search(f'<body[^>]* data-{name}="([^"]*)"', driven)[1] for name in ("plots", "drawn", "wide", "address")}
     assert found["plots"] == found["drawn"] and int(found["plots"]) >= 10
-    assert found["wide"] == "true"  # nothing makes the page scroll sideways; wide tables scroll by themselves
+    assert found["wide"] == "true"  # the page never scrolls sideways; wide tables scroll by themselves
     assert found["address"].startswith("#browser?model=strong&amp;right=we%26k+") and found["address"].endswith(
         "text=%C4%B0%C5%9EIQ"
     )
+
+
+# Nothing makes the page scroll sideways, no cell is cut: what is wider scrolls in a box of its own. A click sorts.
+FITS = """
+document.body.dataset.width = window.innerWidth;
+document.body.dataset.wide = document.documentElement.scrollWidth <= window.innerWidth;
+const boxes = [...document.querySelectorAll(".wide")];
+document.body.dataset.boxes = boxes.every((box) => box.getBoundingClientRect().right <= window.innerWidth);
+const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[1];
+head.click();
+head.click();
+document.body.dataset.sorted = head.getAttribute("aria-sort");
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+@pytest.mark.parametrize("width", [1400, 500])  # 500: the narrowest window that Chromium makes
+def test_all_pages_fit_a_screen_and_a_phone_and_sort(page, tmp_path, width):
+    held = {"loss": 5.0, "accuracy": 0.2, "bits_per_character": 3.1}
+    write_jsonl(tmp_path / "run" / "metrics.jsonl", [{"step": 10, "loss": 8.0}, {"step": 90, "heldout": held}])
+    write_page([tmp_path / "run"], tmp_path / "training.html")
+    texts = {f"a source with a rather long name {n}": f"Bakı Azərbaycanın paytaxtıdır və {n} küçəsi var." for n in range(3)}
+    for name, text in texts.items():
+        write_jsonl(tmp_path / "in" / f"{name}.jsonl", [{"text": f"{text} {'uzunsöz' * 30} {i}"} for i in range(4)])
+    build_corpus({"path": str(tmp_path / "in"), "near_duplicates": None, "language_check": False}, tmp_path / "corpus")
+    for made in (page, tmp_path / "training.html", tmp_path / "corpus" / "report.html"):
+        driven = _dom(made, "", tmp_path, FITS, width)
+        found = dict(re.findall(r' data-(width|wide|boxes|sorted)="([^"]*)"', re.search(r"<body[^>]*>", driven)[0]))
+        assert found == {"width": str(width), "wide": "true", "boxes": "true", "sorted": "ascending"}, made

@@ -1,19 +1,21 @@
-"""The 95 % intervals cover 95 %, for a score and for a difference, of means and of F1; and Holm is Holm."""
+"""The 95 % intervals cover 95 %, for scores and differences of means and of F1; Holm's correction is correct."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
 from evaluation import statistics
 from evaluation.statistics import class_intervals, difference_interval, holm, score_interval
+from tasks.metrics import CORRELATIONS
 
 TRIALS = 400  # a true 95 % lands within 92 to 97.5 % of 400 trials with probability 0.99
 
 
 def _simulate(random, n_seeds, seed_sd, item, base=1.0):
-    """Right/wrong (S, n): logit = base + item + seed effect, so seeds and items both vary, plus the coin."""
+    """Right/wrong (S, n): logit = base + item + seed effect, so seeds and items both vary, plus a Bernoulli draw."""
     seeds = random.normal(0, seed_sd, size=(n_seeds, 1))
     p = 1 / (1 + np.exp(-(base + item[None] + seeds)))
     return (random.random(p.shape) < p).astype(float)
@@ -32,15 +34,15 @@ def test_coverage_of_a_mean(n_seeds):
         runs = _simulate(random, n_seeds, 0.25, random.normal(0, 1.2, 300))
         interval = score_interval(list(runs))
         hits += interval.low <= truth <= interval.high
-        narrow = 1.96 * runs.mean(0).std(ddof=1) / np.sqrt(300)  # examples alone: what a plain bootstrap gives
+        narrow = 1.96 * runs.mean(0).std(ddof=1) / np.sqrt(300)  # examples only: the plain bootstrap
         one_seed_hits += abs(runs.mean() - truth) <= narrow
     assert 0.92 <= hits / TRIALS <= 0.975
-    assert one_seed_hits / TRIALS < 0.92  # the simulation is hard enough to catch an interval that forgets the seeds
+    assert one_seed_hits / TRIALS < 0.92  # the simulation is hard enough to catch an interval that ignores the seeds
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(5, 60), st.floats(0.05, 0.95))
-def test_degrees_of_freedom_are_never_fewer_than_of_the_part_that_has_least(seed, n_seeds, n, share):
-    """With the remainder taken out of the seeds' part the formula alone gives any small number."""
+def test_degrees_of_freedom_are_at_least_those_of_the_smallest_part(seed, n_seeds, n, share):
+    """When the remainder is taken out of the seeds' part, the formula alone can give arbitrarily few."""
     runs = (np.random.default_rng(seed).random((n_seeds, n)) < share).astype(float)
     interval = score_interval(list(runs))
     assert interval.df >= min(n_seeds, n) - 1
@@ -77,7 +79,7 @@ def test_coverage_of_macro_f1_and_of_its_difference(monkeypatch):
         return list(_counts(random, _simulate(random, 4, 0.25, item, base), gold))
 
     def truth(base):
-        big = 150_000  # seed effects spread over items like one more item effect: the population's counts
+        big = 150_000  # seed effects spread over items like another item effect: the population's counts
         item = random.normal(0, np.hypot(1.2, 0.25), big)
         gold = random.choice(3, size=big, p=[0.6, 0.25, 0.15])
         counts = _counts(random, _simulate(random, 1, 0.0, item, base), gold)[0].sum(0)
@@ -96,21 +98,21 @@ def test_coverage_of_macro_f1_and_of_its_difference(monkeypatch):
 
 
 def _grouped(random, count, sd):
-    """Group names and an item effect that the members of a group share: 1 to 9 of each, as questions of a context."""
+    """Group names and an item effect shared by the members of a group of 1 to 9, like the questions of one context."""
     sizes = random.integers(1, 10, size=count)
     effect = np.repeat(random.normal(0, sd, count), sizes) + random.normal(0, 0.5, sizes.sum())
     return np.repeat(np.arange(count).astype(str), sizes), effect
 
 
 def test_coverage_with_groups_of_a_mean_and_of_a_difference():
-    """120 contexts; forgetting the groups covers far too little, so the simulation tells the two apart."""
+    """120 contexts. Ignoring the groups covers far too little, so the simulation can tell the two methods apart."""
     random, hits, gap_hits, naive = np.random.default_rng(21), 0, 0, 0
     truth = _true_score(0.2, np.hypot(1.4, 0.5))
     gap = _true_score(0.2, np.hypot(1.4, 0.5), base=1.3) - truth
     for _ in range(TRIALS):
         groups, item = _grouped(random, 120, 1.4)
         runs = _simulate(random, 5, 0.2, item)
-        # The other model agrees on only half of what makes a context hard, so that the difference is grouped too.
+        # The other model shares only half of a context's difficulty, so that the difference is grouped too.
         other = 0.5 * item + np.sqrt(0.75) * _grouped_like(random, groups, 1.4)
         better = _simulate(random, 5, 0.2, other, base=1.3)
         interval = score_interval(list(runs), groups=groups)
@@ -159,7 +161,7 @@ def test_coverage_with_groups_of_macro_f1_and_of_its_difference(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [5, 10])
 def test_coverage_over_many_tables(n_seeds):
-    """The promise itself, 92 to 97 %, over 4,000 tables: sampling error of the coverage is 0.35 points."""
+    """The claim itself, 92 to 97 %, over 4,000 tables: the sampling error of the coverage is 0.35 points."""
     random, trials = np.random.default_rng(31 + n_seeds), 4000
     truth, other = _true_score(0.25, 1.2), _true_score(0.15, 1.2, base=1.2)
     hits = gap_hits = 0
@@ -174,7 +176,7 @@ def test_coverage_over_many_tables(n_seeds):
 
 
 def _entity_runs(random, sizes, item, base, seeds, sd):
-    """Counts (sentences, 3, 1) per seed: of `sizes` gold entities each is found by chance, and others are made up."""
+    """Counts (sentences, 3, 1) per seed: each of `sizes` gold entities is found by chance, and others are false positives."""
     effect = item[None] + base + random.normal(0, sd, size=(seeds, 1))
     p = 1 / (1 + np.exp(-effect))
     found, spurious = random.binomial(sizes[None], p), random.poisson(0.8 * (1 - p))
@@ -184,7 +186,7 @@ def _entity_runs(random, sizes, item, base, seeds, sd):
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["macro", "entity", "entity in documents"])
 def test_coverage_of_f1_over_many_tables(metric, monkeypatch):
-    """The promise for F1: macro over classes, micro over entities, and over entities whose sentences come in documents."""
+    """The claim for F1: macro over classes, micro over entities, and over entities grouped by document."""
     monkeypatch.setattr(statistics, "REPLICATES", 300)
     random, trials, seeds, shares = np.random.default_rng(len(metric)), 2000, 5, [0.6, 0.25, 0.15]
     average, documents = "macro" if metric == "macro" else "micro", metric.endswith("documents")
@@ -198,7 +200,7 @@ def test_coverage_of_f1_over_many_tables(metric, monkeypatch):
         return random.choice(3, size=size, p=shares) if metric == "macro" else random.poisson(1.3, size)
 
     def truth(base):
-        big = 400_000  # a seed's effect spreads over items like one more item effect
+        big = 400_000  # a seed's effect spreads over items like another item effect
         item = random.normal(0, np.hypot(1.3 if documents else 1.2, 0.25), big)
         return float(statistics.f1_of_counts(draw(item, gold(big), base, 1, 0.0)[0].sum(0), average))
 
@@ -237,7 +239,7 @@ def test_copies_in_a_group_count_once():
     assert score_interval(both, "micro", groups=groups).se == pytest.approx(score_interval(counts, "micro").se, rel=0.06)
 
 
-def test_class_intervals_are_those_of_each_class_alone():
+def test_class_intervals_equal_those_of_each_class_alone():
     random = np.random.default_rng(6)
     gold = random.integers(0, 3, 200)
     runs = list(_counts(random, _simulate(random, 3, 0.2, random.normal(0, 1, 200)), gold))
@@ -247,7 +249,7 @@ def test_class_intervals_are_those_of_each_class_alone():
 
 
 def test_f1_bootstrap_agrees_with_the_formula_where_f1_is_a_mean():
-    """Micro-F1 with one prediction per example is accuracy, so both ways must give one standard error."""
+    """Micro-F1 with one prediction per example is accuracy, so both methods must give the same standard error."""
     random = np.random.default_rng(11)
     right = _simulate(random, 5, 0.3, random.normal(0, 1.0, 400))
     counts = [np.stack([run, np.ones(400), np.ones(400)], axis=1)[:, :, None] for run in right]
@@ -271,3 +273,67 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
     assert holm([0.02, float("nan")])[0] == pytest.approx(0.02)
+
+
+# ---------------------------------------------------------------- correlations, and what is refused
+
+
+def quadratic_kappa_of_scikit_learn(gold: np.ndarray, pred: np.ndarray) -> float:
+    grades = np.round(np.stack([gold, pred]) * 10).astype(int)  # one decimal
+    return cohen_kappa_score(*grades, labels=np.arange(grades.min(), grades.max() + 1), weights="quadratic")
+
+
+PEERS = {
+    "pearson": lambda gold, pred: stats.pearsonr(gold, pred).statistic,
+    "spearman": lambda gold, pred: stats.spearmanr(gold, pred).statistic,
+    "quadratic_kappa": quadratic_kappa_of_scikit_learn,
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_correlations_are_resampled_as_pairs(name, grouped, monkeypatch):
+    """Every bootstrap replicate is scipy's correlation or scikit-learn's kappa of the resampled pairs."""
+    random = np.random.default_rng(3)
+    gold = random.integers(0, 6, 40).astype(float)  # ties, as STS scores have
+    runs = [np.stack([gold, np.round(gold + random.normal(0, 2, 40), 1)], 1) for _ in range(2)]
+    groups = [f"g{n // 4}" for n in range(40)] if grouped else None
+    monkeypatch.setattr(statistics, "REPLICATES", 30)
+    made = statistics.sample(runs, name, groups)
+    peer = PEERS[name]
+    assert made.scores.tolist() == pytest.approx([peer(*run.T) for run in runs], abs=1e-12)
+    (weights,) = statistics._weight_blocks(10 if grouped else 40, 30, 0)
+    for drawn, line in zip(made.drawn, weights, strict=True):
+        places = np.repeat(np.arange(40), np.repeat(line, 4).astype(int) if grouped else line.astype(int))
+        assert drawn.tolist() == pytest.approx([peer(*run[places].T) for run in runs], abs=1e-9)
+
+
+def test_coverage_of_a_correlation():
+    random, hits, trials = np.random.default_rng(1), 0, 60
+    truth = 6 / np.pi * np.arcsin(0.8 / 2)  # Spearman of a normal pair with Pearson 0.8
+    for _ in range(trials):
+        gold = random.normal(size=80)
+        run = np.stack([gold, 0.8 * gold + 0.6 * random.normal(size=80)], 1)
+        interval = score_interval([run], "spearman")
+        hits += interval.low <= truth <= interval.high
+    assert hits / trials >= 0.87  # 67 % where an interval is half as wide as it should be
+
+
+def test_only_resamplable_scores_are_accepted():
+    """A regression: pairs of scores and predictions were accepted as a mean, 0.252 as 1.115."""
+    pairs = np.array([[4.6, 1.0], [0.0, 0.5], [2.0, 3.0]])
+    counts = np.zeros((3, 3, 2), int)
+    for run, average in ((pairs, "mean"), (pairs, "macro"), (counts, "mean"), (counts, "spearman"), (pairs[:, 0], "micro")):
+        with pytest.raises(ValueError, match=f"average '{average}' cannot be computed from numbers of shape"):
+            score_interval([run], average)
+    with pytest.raises(ValueError, match="average 'kendall' is not known"):
+        score_interval([pairs], "kendall")
+    assert CORRELATIONS.keys() == PEERS.keys()  # one without its own formula would get Pearson's interval
+    with pytest.raises(ValueError, match="cannot be computed from numbers"):
+        class_intervals([pairs])
+
+
+def test_a_negative_correlation_keeps_its_interval():
+    gold = np.arange(50.0)
+    interval = score_interval([np.stack([gold, -gold + np.random.default_rng(0).normal(0, 9, 50)], 1)], "pearson")
+    assert -1 <= interval.low < interval.value < interval.high < 0

@@ -1,4 +1,4 @@
-"""All of tests/gpu: `python -m pytest tests/gpu` where there is a CUDA device, in minutes; skipped with a reason elsewhere."""
+"""All of tests/gpu: `python -m pytest tests/gpu` on a CUDA device takes minutes; skipped with a reason elsewhere."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The variable-length kernel computes the definition, window and fewer queries included; documents do not see each other."""
+"""The variable-length kernel equals the definition, with a window or fewer queries; documents do not see each other."""
 
 import pytest
 import torch
@@ -41,11 +41,11 @@ def test_equals_definition(lengths, window):
 
 @pytest.mark.parametrize("lengths", LENGTHS[1:], ids=str)
 def test_queries_on_some_tokens(lengths):
-    """Some documents are asked for nothing at all."""
+    """Some documents have no query at all."""
     q, k, v = inputs_of(lengths)
     kept = torch.arange(sum(lengths), device="cuda")[sum(lengths) // 2 :: 7]
     layout = Layout.of(lengths, "cuda")
-    some = attend(q[kept], k, v, layout, queries=layout.keep(kept))
+    some = attend(q[kept], k, v, layout, queries=layout.subset(kept))
     torch.testing.assert_close(some, attend(q, k, v, layout)[kept], **CLOSE)
     above = torch.randn_like(some)
     whole = torch.autograd.grad(attend(q, k, v, layout)[kept], (q, k, v), above)

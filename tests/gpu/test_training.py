@@ -1,6 +1,7 @@
-"""Training on the GPU: the CPU's losses, compiled or not, one NCCL rank or two; no wait inside a step; memory."""
+"""Training on the GPU: the CPU's losses, compiled or not, one or two NCCL ranks; no wait inside a step; memory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from tests.conftest import run_script, training_words
 from training.distributed import Ranks, start
 from training.flops import measured_peak
 from training.optimizers import build_optimizers, step_unless
+from training.settings import Optimizer
 
 SHAPE = EncoderConfig("bert", vocab_size=8000, hidden_size=256, layers=3, heads=4, intermediate_size=1024, dropout=0.0)
-ADAMW = {"kind": "adamw", "lr": 1e-3, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.01}
-MUON = ADAMW | {"kind": "muon", "muon_lr": 2e-3, "muon_momentum": 0.95}
+ADAMW = Optimizer("adamw", lr=1e-3, beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=0.01)
+MUON = replace(ADAMW, kind="muon", muon_lr=2e-3, muon_weight_decay=0.1, muon_momentum=0.95)
 
 
 def batch_of(lengths: list[int], share: float = 0.15) -> tuple[torch.Tensor, Layout, torch.Tensor, torch.Tensor]:
@@ -27,7 +29,7 @@ def batch_of(lengths: list[int], share: float = 0.15) -> tuple[torch.Tensor, Lay
     ids = torch.randint(5, SHAPE.vocab_size, (sum(lengths),))
     positions = torch.randperm(len(ids))[: int(share * len(ids))].sort().values
     layout = Layout.of(lengths)
-    layout.ask(positions)
+    layout.select(positions)
     return ids.cuda(), layout.to(torch.device("cuda")), positions.cuda(), ids[positions].cuda()
 
 
@@ -68,7 +70,7 @@ def test_torchrun_equals_one_process(prepared, tmp_path, visible, ranks):
 
 
 def test_gradients_through_nccl(tmp_path):
-    """One rank of DDP over NCCL: the gradients are those of the bare model."""
+    """One rank of DDP over NCCL: the gradients equal those of the bare model."""
     torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         torch.manual_seed(0)
@@ -77,7 +79,7 @@ def test_gradients_through_nccl(tmp_path):
         raw(*batch).backward()
         alone = {name: p.grad.clone() for name, p in raw.named_parameters() if p.grad is not None}
         raw.zero_grad(set_to_none=True)
-        wrapped = Ranks(0, 2, torch.device("cuda", torch.cuda.current_device())).wrap(raw)  # as with several: DDP
+        wrapped = Ranks(0, 2, torch.device("cuda", torch.cuda.current_device())).wrap(raw)  # DDP, as with several ranks
         wrapped(*batch).backward()
         assert alone.keys() == {name for name, p in raw.named_parameters() if p.grad is not None}
         for name, p in raw.named_parameters():
@@ -95,7 +97,7 @@ def test_no_step_waits_for_the_device(architecture):
     optimizers = build_optimizers(raw, ADAMW)
     batch = batch_of([512, 100, 7, 300])
     for attempt in range(3):
-        torch.cuda.set_sync_debug_mode("error" if attempt else "default")  # the first step sets things up
+        torch.cuda.set_sync_debug_mode("error" if attempt else "default")  # the first step initialises things
         try:
             with torch.autocast("cuda", torch.bfloat16):
                 loss = raw(*batch) / len(batch[3])
@@ -109,7 +111,7 @@ def test_no_step_waits_for_the_device(architecture):
 
 
 @pytest.mark.parametrize("settings", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_a_bad_step_leaves_the_weights_alone(settings):
+def test_a_bad_step_leaves_the_weights_unchanged(settings):
     raw = MaskedLM(SHAPE).cuda()
     optimizers = build_optimizers(raw, settings)
     batch = batch_of([64, 64])
@@ -121,8 +123,8 @@ def test_a_bad_step_leaves_the_weights_alone(settings):
         assert same == bad
 
 
-def test_logits_never_stand_in_memory_together():
-    """65,536 tokens, 64,000 pieces, 15 % masked: 2.5 GB of fp32 logits alone, were they held."""
+def test_the_logits_are_never_in_memory_at_once():
+    """65,536 tokens, a vocabulary of 64,000, 15 % masked: the fp32 logits alone would take 2.5 GB."""
     config = EncoderConfig.from_dict(SHAPE.to_dict() | {"vocab_size": 64000})
     torch.manual_seed(0)
     raw = MaskedLM(config, last_block_on_masked=True).cuda()
@@ -137,10 +139,19 @@ def test_logits_never_stand_in_memory_together():
 
 
 def test_steps_of_the_benchmark_run():
-    """benchmarks.peers' own steps on random documents, and the rate that MFU is held against."""
+    """benchmarks.peers' own steps on random documents, and the peak rate that MFU is relative to."""
     device = start("cuda").device
-    work = {"shape": SHAPE.to_dict(), "random": [126] * 600, "length": 128, "masking": "paper", "rate": 0.15,
-            "batch_tokens": 16384, "optimizer": "adamw", "compile": False, "precision": "auto"}  # fmt: skip
+    work = {
+        "shape": SHAPE.to_dict(),
+        "random": [126] * 600,
+        "length": 128,
+        "masking": "paper",
+        "rate": 0.15,
+        "batch_tokens": 16384,
+        "optimizer": "adamw",
+        "compile": False,
+        "precision": "auto",
+    }
     steps = our_steps(work, our_model(work, device), start("cuda"))
     values = [float(next(steps)[2]) for _ in range(6)]
     assert np.isfinite(values).all() and values[-1] < values[0]

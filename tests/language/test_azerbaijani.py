@@ -17,8 +17,8 @@ from language.azerbaijani import (
     fold_key,
     fold_lines,
     lower,
-    mend_lookalikes,
     normalise,
+    repair_lookalikes,
     to_latin,
     upper,
 )
@@ -46,7 +46,7 @@ def test_casing_keeps_dotted_and_dotless_i_apart():
 
 
 @given(WORDS)
-def test_casing_goes_there_and_back(word):
+def test_casing_round_trips(word):
     assert lower(upper(word)) == word
     assert len(upper(word)) == len(word)
 
@@ -76,17 +76,17 @@ def test_lower_leaves_no_capital_i_of_either_kind(text):
         ("a—b ‑ c", "a–b - c", "dash"),
     ],
 )
-def test_each_rule_mends_and_is_counted(dirty, clean, rule):
+def test_each_rule_repairs_and_is_counted(dirty, clean, rule):
     text, counts = normalise(dirty)
     assert text == clean
     assert counts[rule] > 0
 
 
-def test_what_must_stay_stays():
+def test_correct_text_is_unchanged():
     for text in (
         "«Şəki» – gözəl şəhər…",
-        "cox gozel, tesekkurler",  # ASCII spelling is spelling, not damage
-        "Москва слезам не верит",  # Cyrillic words have Latin twins of their own letters: not to be touched
+        "cox gozel, tesekkurler",  # ASCII spelling is a spelling, not damage
+        "Москва слезам не верит",  # Cyrillic words that only look like Latin ones: not to be touched
         "Sözün rusca qarşılığı сор olur",
         "👨\u200d👩\u200d👧 ailə",  # joiners hold emoji together
         "Ә Ә Ә азәрбајҹан",
@@ -95,7 +95,7 @@ def test_what_must_stay_stays():
 
 
 @given(DIRTY)
-def test_normalise_is_composed_and_settled(text):
+def test_normalise_is_composed_and_idempotent(text):
     once, counts = normalise(text)
     assert unicodedata.is_normalized("NFC", once)
     assert normalise(once) == (once, {})
@@ -103,7 +103,7 @@ def test_normalise_is_composed_and_settled(text):
 
 
 def test_a_word_with_letters_that_have_no_twin_is_left_alone():
-    assert mend_lookalikes("sцzьn оlan") == ("sцzьn olan", 1)
+    assert repair_lookalikes("sцzьn оlan") == ("sцzьn olan", 1)
 
 
 def test_cyrillic_goes_to_latin_letter_by_letter_and_keeps_case():
@@ -171,10 +171,10 @@ def test_every_spelling_of_a_text_has_one_fold_key(twin):
     assert fold_key(twin) == fold_key(TEXT)
 
 
-def test_a_word_of_look_alikes_alone_folds_as_its_text_is_written():
+def test_a_word_of_look_alikes_only_folds_by_the_script_of_its_text():
     latin = "Maddənin c bəndində və 12-ci səhifənin p hərfində göstərilən qaydalar"
     assert fold_key(latin.replace(" c ", " с ").replace(" p ", " р ")) == fold_key(latin)
-    assert fold_key("сара хала") == "sara xala"  # in a text in Cyrillic they are what they are
+    assert fold_key("сара хала") == "sara xala"  # in Cyrillic text they are Cyrillic
 
 
 def test_fold_key_tells_texts_apart_and_ignores_only_spelling():

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from common.files import read_jsonl
 from common.launch import ROOT
-from language.spacing import join_broken, mend_spaces, split_glued, word_counts
+from language.azerbaijani import LANGUAGE as AZ
+from language.spacing import spacing_of
+
+SPACING = spacing_of(AZ)
+join_broken, join_split, split_glued = SPACING.join_broken, SPACING.join_split, SPACING.split_glued
 
 
 def spoil(text: str) -> str:
-    """Spaces around each run of ə, ş, ğ, ı, as a PDF with two fonts leaves them."""
+    """Spaces around each run of ə, ş, ğ, ı, as in text from a PDF with two fonts."""
     return re.sub(r" {2,}", " ", re.sub(r"([əşğƏŞĞİ]+)", r" \1 ", text)).strip()
 
 
@@ -39,8 +43,8 @@ def error(said: str, meant: str) -> float:
         ("sin ə , (dig ə r) 'il ə '", "sinə , (digər) 'ilə '"),
     ],
 )
-def test_letters_find_their_words(damaged, whole):
-    text, count = mend_spaces(damaged)
+def test_detached_letters_are_joined_to_their_words(damaged, whole):
+    text, count = join_split(damaged)
     assert text == whole
     assert count > 0
 
@@ -56,44 +60,44 @@ def test_letters_find_their_words(damaged, whole):
         "",
     ],
 )
-def test_letters_that_stand_alone_rightly_stay(text):
-    assert mend_spaces(text) == (text, 0)
+def test_single_letter_words_stay(text):
+    assert join_split(text) == (text, 0)
 
 
-def test_pieces_on_lines_of_their_own_come_back():
+def test_word_parts_on_separate_lines_are_joined():
     damaged = "Bu madd\nə\nsind\nə\ngöst\nə\nril\nə\nn hallarda"
-    assert mend_spaces(damaged)[0] == "Bu maddəsində göstərilən hallarda"
+    assert join_split(damaged)[0] == "Bu maddəsində göstərilən hallarda"
 
 
 @pytest.mark.parametrize(("source", "most"), [("laws", 0.06), ("encyclopedia", 0.06)])
-def test_demo_text_spoiled_comes_back(source, most):
+def test_damaged_demo_text_is_repaired(source, most):
     texts = [record["text"] for _, record in read_jsonl(ROOT / f"data/demo/corpus/{source}.jsonl")][:6]
     for text in texts:
         plain = " ".join(text.split())
-        assert error(mend_spaces(spoil(plain))[0], plain) <= most
+        assert error(join_split(spoil(plain))[0], plain) <= most
 
 
-def test_real_text_of_another_kind_comes_back_to_a_fifth_of_its_errors(az_data):
+def test_repair_leaves_a_fifth_of_the_errors_of_other_real_text(az_data):
     texts = [record["text"] for _, record in read_jsonl(az_data / "corpus/folktales.jsonl.gz")][:8]
     plain = [" ".join(text.split()) for text in texts]
     raw = sum(error(spoil(text), text) for text in plain)
-    mended = sum(error(mend_spaces(spoil(text))[0], text) for text in plain)
+    repaired = sum(error(join_split(spoil(text))[0], text) for text in plain)
     assert raw > 0.4 * len(plain)
-    assert mended <= raw / 5
+    assert repaired <= raw / 5
 
 
 @given(
     st.lists(st.sampled_from(["ə", "m ə", "və", "ya", " ", "  ", "\n", "k", "ş", "olan", ",", "q a n u n", "7"])).map(" ".join)
 )
 def test_only_spaces_and_breaks_move_and_the_count_says_so(text):
-    mended, count = mend_spaces(text)
-    assert "".join(mended.split()) == "".join(text.split())
-    assert (count > 0) == (mended != text)
+    repaired, count = join_split(text)
+    assert "".join(repaired.split()) == "".join(text.split())
+    assert (count > 0) == (repaired != text)
 
 
-def test_a_token_longer_than_any_word_is_no_trouble():
+def test_a_token_longer_than_any_word():
     longest = "a" * 200
-    assert mend_spaces(f"{longest} ə {longest} m ə n v ə sin ə")[0].count(longest) == 2
+    assert join_split(f"{longest} ə {longest} m ə n v ə sin ə")[0].count(longest) == 2
 
 
 def test_words_broken_at_a_line_end():
@@ -103,7 +107,7 @@ def test_words_broken_at_a_line_end():
         "qeyri-\nadi, elmi-\ntexniki, Bakı-\nTiflis, 5-\nci",
         0,
     )
-    assert join_broken("qrammofon-\nçular, sonra qrammofonçular")[1] == 1  # the whole word stands elsewhere
+    assert join_broken("qrammofon-\nçular, sonra qrammofonçular")[1] == 1  # the whole word occurs elsewhere
 
 
 def test_glued_words_are_cut_where_both_sides_are_words():
@@ -112,10 +116,14 @@ def test_glued_words_are_cut_where_both_sides_are_words():
         assert split_glued(text) == (text, 0)
 
 
-def test_the_word_list_is_what_its_command_makes():
+def test_the_word_list_equals_its_command_s_output():
     files = [str(file) for file in sorted((ROOT / "data/demo/corpus").glob("*.jsonl"))]
     result = subprocess.run(
-        [sys.executable, "-m", "language.spacing", *files], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "language.spacing", "--language", "az", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert result.stdout == (ROOT / "language/words.tsv").read_text(encoding="utf-8")
-    assert word_counts()["və"] > word_counts()["məktəb"] > 0
+    assert result.stdout == (ROOT / "language/azerbaijani_words.tsv").read_text(encoding="utf-8")
+    assert SPACING.words["və"] > SPACING.words["məktəb"] > 0

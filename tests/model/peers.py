@@ -8,15 +8,21 @@ import torch
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from common.files import read_json, write_json
+from tasks.base import kind_of, known_kinds
 
 TEXTS = [
-    "Bakı Azərbaycanın paytaxtı və ən böyük şəhəridir.", "İlıq yağış yağır, uşaqlar evə qaçır.",
-    "Iğdırda qızıl üzük 12 manata satılır.", "Kitab oxumaq gözəldir; dağlar isə ağdır.", "Qış gəldi, çay dondu!", "söz",
-]  # fmt: skip
+    "Bakı Azərbaycanın paytaxtı və ən böyük şəhəridir.",
+    "İlıq yağış yağır, uşaqlar evə qaçır.",
+    "Iğdırda qızıl üzük 12 manata satılır.",
+    "Kitab oxumaq gözəldir; dağlar isə ağdır.",
+    "Qış gəldi, çay dondu!",
+    "söz",
+]
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 FAMILIES = ("bert", "mbert", "roberta", "xlm-roberta", "modernbert", "mmbert")
 TYPES = {"mbert": "bert", "mmbert": "modernbert"}
+SUFFIXES = {kind: kind_of(kind).transformers for kind in known_kinds() if kind_of(kind).transformers}
 NAMES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "modernbert": "ModernBert"}
 
 
@@ -30,16 +36,17 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=220, special_tokens=list(BERT)))
-        pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), encoding="utf-8")
+        tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
         write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": lower})
     elif family in ("roberta", "modernbert"):
         order = ["<s>", "<pad>", "</s>", "<unk>"] if family == "roberta" else list(BERT)
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(
-            vocab_size=340, special_tokens=order, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ))  # fmt: skip
+        tokenizer.train_from_iterator(
+            TEXTS,
+            trainers.BpeTrainer(vocab_size=340, special_tokens=order, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        )
         tokenizer.add_special_tokens([special[4]])
         name = "RobertaTokenizerFast" if family == "roberta" else "PreTrainedTokenizerFast"
         _finish(folder, tokenizer, special, name, "{0} $A {1} {1} $B {1}" if family == "roberta" else None)
@@ -47,12 +54,12 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
         words = sorted(
             {"▁" + word[:end] for text in TEXTS for word in text.split() for end in range(1, 8)} | set("".join(TEXTS))
         )
-        scored = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")] + [(word, len(word) - 12.0) for word in words]
+        scored = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")] + [(word, len(word) - 12.0) for word in words]
         tokenizer = tokenizers.Tokenizer(models.Unigram(scored, unk_id=3))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.add_special_tokens(["<mask>"])
         _finish(folder, tokenizer, special, "XLMRobertaTokenizerFast", "{0} $A {1} {1} $B {1}")
-    else:  # Gemma's: <bos> and <eos>, which are no cls_token and sep_token by name; spaces to ▁, bytes for what is unknown
+    else:  # Gemma's: <bos> and <eos> are not named cls_token and sep_token; spaces become ▁, unknown characters bytes
         tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
         tokenizer.train_from_iterator(
@@ -61,7 +68,7 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
         _finish(folder, tokenizer, ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>"), "GemmaTokenizerFast", None, named=False)
         special = ("<pad>", "<unk>", "<bos>", "<eos>", "<mask>")
     ids = {
-        role: tokenizer.token_to_id(piece) for role, piece in zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True)
+        role: tokenizer.token_to_id(token) for role, token in zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True)
     }
     return {f"{role}_token_id": index for role, index in ids.items()} | {"vocab_size": tokenizer.get_vocab_size()}
 
@@ -69,9 +76,10 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
 def _finish(folder: Path, tokenizer, special, name: str, pair: str | None, named: bool = True) -> None:
     cls, sep = special[2:4]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}", pair=(pair or "{0} $A {1} $B {1}").format(cls, sep),
+        single=f"{cls} $A {sep}",
+        pair=(pair or "{0} $A {1} $B {1}").format(cls, sep),
         special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
-    )  # fmt: skip
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     if not named:
@@ -100,7 +108,7 @@ def write_peer(folder: Path, family: str, suffix: str = "ForMaskedLM", **setting
     config = transformers.AutoConfig.for_model(kind, **(shape | settings))
     torch.manual_seed(0)
     model = getattr(transformers, NAMES[kind] + suffix)(config).eval()
-    with torch.no_grad():  # biases and norms away from 0 and 1, so that a forgotten one shows
+    with torch.no_grad():  # biases and norms away from 0 and 1, so that a missing one shows
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     if family == "xlm-roberta":
@@ -121,10 +129,14 @@ def write_peer(folder: Path, family: str, suffix: str = "ForMaskedLM", **setting
         ropes = values.pop("rope_parameters")
         values.pop("layer_types")
         values |= {
-            "global_rope_theta": ropes["full_attention"]["rope_theta"], "position_embedding_type": "sans_pos",
-            "local_rope_theta": ropes["sliding_attention"]["rope_theta"], "global_attn_every_n_layers": 3,
-            "layer_norm_eps": values["norm_eps"], "cls_token_id": ids["sep_token_id"], "sep_token_id": ids["sep_token_id"],
-        }  # fmt: skip
+            "global_rope_theta": ropes["full_attention"]["rope_theta"],
+            "position_embedding_type": "sans_pos",
+            "local_rope_theta": ropes["sliding_attention"]["rope_theta"],
+            "global_attn_every_n_layers": 3,
+            "layer_norm_eps": values["norm_eps"],
+            "cls_token_id": ids["sep_token_id"],
+            "sep_token_id": ids["sep_token_id"],
+        }
         write_json(folder / "config.json", values)
     return model
 

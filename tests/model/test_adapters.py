@@ -1,4 +1,4 @@
-"""LoRA against peft on the same weights, merging, saving and loading; frozen layers; the probe."""
+"""LoRA against peft on the same weights, merging, saving and loading; frozen layers; the linear probe."""
 
 import json
 import shutil
@@ -24,10 +24,11 @@ from model.adapters import (
     merged,
     write_adapter,
 )
+from model.convert.foreign import ForeignEncoder
 from model.encoder import Encoder, EncoderConfig, count_parameters
 from model.folder import write_checkpoint
-from model.foreign import ForeignEncoder
-from model.heads import POOLED, TaskModel
+from model.heads import TaskModel, is_pooled
+from model.settings import Lora
 from tests.model.test_heads import CONFIG, LABELS, VOCAB, encoded_of, models, padded
 from tokenization.loading import load_tokenizer
 
@@ -35,14 +36,13 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 MODERN = EncoderConfig(
     architecture="modern", vocab_size=VOCAB, hidden_size=48, layers=3, heads=4, intermediate_size=80, max_length=32, window=4
 )
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["query", "value"]}
-FULL = {"adapter": None, "lora": LORA, "probe": False, "freeze_layers": None}
+LORA = Lora(rank=4, alpha=8)
 
 
 def task_model(kind: str = "tagging", config: EncoderConfig = CONFIG, seed: int = 0) -> TaskModel:
     torch.manual_seed(seed)
-    model = TaskModel(Encoder(config, pooler=kind in POOLED), kind, LABELS).eval()
-    with torch.no_grad():  # large enough for attention to be far from even
+    model = TaskModel(Encoder(config, pooler=is_pooled(kind)), kind, LABELS).eval()
+    with torch.no_grad():  # large enough that attention is far from uniform
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model
@@ -62,18 +62,36 @@ def batch_of(kind: str):
 
 
 def foreign(model_type: str, **values) -> ForeignEncoder:
-    from model.foreign import ForeignConfig
+    from model.convert.foreign import ForeignConfig
 
-    shape = {"vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
-             "max_position_embeddings": 40, "pad_token_id": 0, "model_type": model_type} | values  # fmt: skip
+    shape = {
+        "vocab_size": VOCAB,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+        "model_type": model_type,
+    } | values
     torch.manual_seed(0)
-    return ForeignEncoder(ForeignConfig(vocab_size=VOCAB, hidden_size=48, layers=2, heads=4, max_length=32,
-                                        types=0, dropout=0.0, transformers=shape))  # fmt: skip
+    return ForeignEncoder(
+        ForeignConfig(
+            vocab_size=VOCAB,
+            hidden_size=48,
+            layers=2,
+            heads=4,
+            max_length=32,
+            type_vocab_size=0,
+            dropout=0.0,
+            transformers=shape,
+        )
+    )
 
 
 @pytest.mark.parametrize("kind", ["classification", "tagging"])
-def test_logits_and_gradients_are_pefts(kind):
-    """BERT's query and value: rows of our fused matrix, modules of their own in transformers. Head and pooler in full."""
+def test_logits_and_gradients_equal_pefts(kind):
+    """BERT's query and value: rows of our fused matrix, separate modules in transformers. Head and pooler in full."""
     peft = pytest.importorskip("peft", reason="the peer is installed with requirements-dev.txt")
     peer, ours = models(kind)
     whole = ["classifier", "pooler"] if kind == "classification" else ["classifier"]
@@ -82,7 +100,7 @@ def test_logits_and_gradients_are_pefts(kind):
     )
     torch.manual_seed(1)
     theirs = peft.get_peft_model(peer, options).eval()
-    choose_trained(ours, {**FULL, "adapter": "lora"}, False)
+    choose_trained(ours, LORA)
     own = dict(theirs.named_parameters())
 
     def name_of(layer: int, part: str, matrix: str) -> str:
@@ -117,12 +135,19 @@ def test_logits_and_gradients_are_pefts(kind):
     assert count_parameters(ours, trainable=True) == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
 
 
-def test_a_foreign_encoder_is_pefts_too():
-    """DeBERTa's query_proj and value_proj are what `query` and `value` mean there."""
+def test_a_foreign_encoder_equals_pefts():
+    """`query` and `value` name DeBERTa's query_proj and value_proj."""
     peft = pytest.importorskip("peft", reason="the peer is installed with requirements-dev.txt")
-    values = {"relative_attention": True, "position_buckets": 8, "share_att_key": True, "pos_att_type": ["p2c", "c2p"],
-              "type_vocab_size": 0, "position_biased_input": False, "hidden_dropout_prob": 0.0,
-              "attention_probs_dropout_prob": 0.0}  # fmt: skip
+    values = {
+        "relative_attention": True,
+        "position_buckets": 8,
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "type_vocab_size": 0,
+        "position_biased_input": False,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
     ours, peer = foreign("deberta-v2", **values), foreign("deberta-v2", **values).model
     theirs = peft.get_peft_model(
         peer, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["query_proj", "value_proj"], init_lora_weights=False)
@@ -144,15 +169,17 @@ def test_a_foreign_encoder_is_pefts_too():
     flat.square().sum().backward()
     layer = ours.model.encoder.layer[1].attention.self.query_proj.lora["all"]
     torch.testing.assert_close(
-        layer.a.grad, own["base_model.model.encoder.layer.1.attention.self.query_proj.lora_A.default.weight"].grad,
-        atol=1e-4, rtol=1e-4,
-    )  # fmt: skip
+        layer.a.grad,
+        own["base_model.model.encoder.layer.1.attention.self.query_proj.lora_A.default.weight"].grad,
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("config", [CONFIG, MODERN], ids=["bert", "modern"])
 @pytest.mark.parametrize("targets", [["query", "value"], ["key"], ["qkv"], ["*"], ["mlp_in", "blocks.1.attention_out"]])
 def test_merged_is_the_same_plain_model(config, targets):
-    """Also where the last block computes queries for some positions alone, which reads a part of the fused matrix."""
+    """Also where the last block computes queries for some positions only, which uses a part of the fused matrix."""
     batch = batch_of("tagging")
     model = task_model(config=config)
     before = model(batch)
@@ -164,16 +191,24 @@ def test_merged_is_the_same_plain_model(config, targets):
     plain = task_model(config=config, seed=5)
     plain.load_state_dict(merged(model))
     torch.testing.assert_close(plain(batch), changed.detach(), **CLOSE)
-    full = model.encoder(batch.ids, batch.layout, batch.types)[batch.positions]
-    torch.testing.assert_close(model.encoder(batch.ids, batch.layout, batch.types, kept=batch.positions), full, **CLOSE)
+    full = model.encoder(batch.ids, batch.layout, batch.token_types)[batch.positions]
+    torch.testing.assert_close(
+        model.encoder(batch.ids, batch.layout, batch.token_types, positions=batch.positions), full, **CLOSE
+    )
 
 
-def test_names_mean_what_they_say():
+def test_names_select_the_right_modules():
     model = task_model()
     assert add_adapters(task_model().encoder, 4, 8, 0.0, ["query"]) == [f"blocks.{n}.qkv.query" for n in range(3)]
     found = add_adapters(model.encoder, 4, 8, 0.0, ["blocks.2.*", "query"])  # the whole of block 2's qkv has its query in it
-    assert set(found) == {"blocks.0.qkv.query", "blocks.1.qkv.query", "blocks.2.qkv", "blocks.2.attention_out",
-                          "blocks.2.mlp_in", "blocks.2.mlp_out"}  # fmt: skip
+    assert set(found) == {
+        "blocks.0.qkv.query",
+        "blocks.1.qkv.query",
+        "blocks.2.qkv",
+        "blocks.2.attention_out",
+        "blocks.2.mlp_in",
+        "blocks.2.mlp_out",
+    }
     assert set(model.encoder.blocks[2].qkv.ranges) == {"all"}
     assert "pooler" not in linear_layers(task_model("pair").encoder)
     with pytest.raises(UserError, match=r"no linear layer is named 'querry'\. There are: blocks\.\*\.attention_out"):
@@ -182,7 +217,7 @@ def test_names_mean_what_they_say():
         add_adapters(task_model().encoder, 49, 8, 0.0, ["query"])
 
 
-def test_dropout_is_on_the_adapters_input_alone():
+def test_dropout_is_on_the_adapters_input_only():
     model = task_model()
     add_adapters(model.encoder, 4, 8, 0.9, ["query"])
     shake(model)
@@ -195,7 +230,7 @@ def test_dropout_is_on_the_adapters_input_alone():
 
 def test_freezing_counts_from_the_bottom():
     model = task_model()
-    choose_trained(model, {**FULL, "freeze_layers": 2}, False)
+    choose_trained(model, frozen=2)
     trained = {depth_of(name, 3) for name, p in model.named_parameters() if p.requires_grad}
     frozen = {depth_of(name, 3) for name, p in model.named_parameters() if not p.requires_grad}
     assert (trained, frozen) == ({3, 4}, {0, 1, 2})
@@ -205,15 +240,15 @@ def test_freezing_counts_from_the_bottom():
         name for name, p in model.named_parameters() if p.requires_grad
     }
     with pytest.raises(UserError, match="freeze_layers=4: the encoder has 3 layers"):
-        choose_trained(task_model(), {**FULL, "freeze_layers": 4}, False)
+        choose_trained(task_model(), frozen=4)
     shared = TaskModel(foreign("albert", embedding_size=16), "tagging", LABELS)
     with pytest.raises(UserError, match="share their weights"):
-        choose_trained(shared, {**FULL, "freeze_layers": 1}, False)
+        choose_trained(shared, frozen=1)
 
 
-def test_a_probe_trains_a_linear_head_on_steady_features():
+def test_a_linear_probe_trains_a_head_on_fixed_features():
     model = task_model(config=EncoderConfig(**{**CONFIG.to_dict(), "dropout": 0.5}))
-    assert choose_trained(model, {**FULL, "probe": True}, False) == "the linear head alone"
+    assert choose_trained(model, linear_probe=True) == "the linear head alone"
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     model.train()
     batch = batch_of("tagging")
@@ -221,8 +256,9 @@ def test_a_probe_trains_a_linear_head_on_steady_features():
     assert torch.equal(first, second) and not first.requires_grad
     assert model.dropout.training and not model.eval().dropout.training
     with pytest.raises(UserError, match=r"Set recipe\.pooling=mean or cls"):
-        choose_trained(task_model("pair"), {**FULL, "probe": True}, False)
-    choose_trained(task_model("pair"), {**FULL, "probe": True}, True)  # a pooler that the checkpoint brought is a feature too
+        choose_trained(task_model("pair"), linear_probe=True)
+    # A pooler that the checkpoint brought is a feature too.
+    choose_trained(task_model("pair"), linear_probe=True, pretrained_pooler=True)
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +278,11 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", ["pair", "tagging"])
 def test_saved_and_loaded_keeps_adapter_head_and_pooler(base, kind, tmp_path, capsys):
-    """The complaint against peft (#577, #1070): a head that comes back new."""
-    from training.finetuning import build_model, read_start
+    """A known bug of peft (#577, #1070): the head comes back newly initialised."""
+    from training.task_models import build_model, read_start
 
     model = build_model(read_start(base), kind, LABELS, 3)
-    choose_trained(model, {**FULL, "adapter": "lora"}, False)
+    choose_trained(model, LORA)
     shake(model)
     with torch.no_grad():
         model.head.weight.normal_()
@@ -272,10 +308,10 @@ def test_saved_and_loaded_keeps_adapter_head_and_pooler(base, kind, tmp_path, ca
 
 
 def test_an_adapter_on_other_weights_is_refused(base, tmp_path, capsys):
-    from training.finetuning import build_model, read_start
+    from training.task_models import build_model, read_start
 
     model = build_model(read_start(base), "tagging", LABELS, 3)
-    choose_trained(model, {**FULL, "adapter": "lora"}, False)
+    choose_trained(model, LORA)
     task = {"kind": "tagging", "labels": list("abcde"), "pooling": None, "task": "t"}
     write_adapter(tmp_path / "adapter", model, LORA, str(base), task)
     info = read_json(tmp_path / "adapter" / "adapter.json")

@@ -1,4 +1,4 @@
-"""Every route of attention computes the same, on any layout of documents, and none lets documents see each other."""
+"""Every attention route computes the same on any layout of documents, and no document sees another."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ layouts = st.lists(st.integers(1, 70), min_size=1, max_size=9)
 
 
 def one_by_one(q, k, v, lengths, window):
-    """The definition: each document by itself, softmax written out."""
+    """The definition: each document alone, with an explicit softmax."""
     outputs, start = [], 0
     for length in lengths:
         a, b, c = (x[start : start + length].transpose(0, 1) for x in (q, k, v))
@@ -44,7 +44,7 @@ def test_routes_equal_definition(route, lengths, window, seed):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("longest", [70, 600])  # written out, and the fused kernel beyond 512
+@pytest.mark.parametrize("longest", [70, 600])  # explicit softmax, and the fused kernel beyond 512
 def test_bf16_is_close_to_the_definition(route, longest):
     torch.manual_seed(0)
     lengths = [longest, 3, 33, 8, 1, 64]
@@ -70,7 +70,7 @@ def test_queries_on_some_tokens(lengths, share, seed):
     q, k, v = (torch.randn(total, 2, 8, generator=generator, requires_grad=True) for _ in range(3))
     kept = torch.randperm(total, generator=generator)[: max(1, int(share * total))].sort().values
     layout = Layout.of(lengths)
-    some = attend(q[kept], k, v, layout, queries=layout.keep(kept))
+    some = attend(q[kept], k, v, layout, queries=layout.subset(kept))
     full = attend(q, k, v, layout)[kept]
     torch.testing.assert_close(some, full, atol=1e-5, rtol=1e-5)
     above = torch.randn(some.shape, generator=generator)
@@ -83,10 +83,18 @@ def test_queries_on_some_tokens(lengths, share, seed):
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_other_documents_cannot_be_seen(route, architecture):
-    """Document A changed throughout, document B's states stay the same to the bit."""
+    """When all of document A changes, document B's hidden states stay the same to the bit."""
     torch.manual_seed(0)
-    config = EncoderConfig(architecture=architecture, vocab_size=99, hidden_size=32, layers=4, heads=2, intermediate_size=48,
-                           max_length=64, window=8)  # fmt: skip
+    config = EncoderConfig(
+        architecture=architecture,
+        vocab_size=99,
+        hidden_size=32,
+        layers=4,
+        heads=2,
+        intermediate_size=48,
+        max_length=64,
+        window=8,
+    )
     encoder = Encoder(config).eval()
     lengths = [30, 64, 7, 30]
     ids = torch.randint(0, 99, (sum(lengths),))

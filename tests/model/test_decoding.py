@@ -1,4 +1,4 @@
-"""Scores to predictions: the best valid path is the best of all valid paths, both orders are what each order alone says."""
+"""Scores to predictions: the best valid path is the best of all valid paths; both orders give each order's prediction."""
 
 import itertools
 
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.features import Encoded, Row
-from evaluation.metrics import score_predictions
-from model.decoding import best_valid_path, predictions
+from model.decoding import predictions
+from tasks.encoding import Encoded, Row
+from tasks.scoring import score_predictions
+from tasks.tagging import best_valid_path
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
@@ -34,16 +35,16 @@ def test_the_best_valid_path_is_the_best_of_all(length, seed, labels, scale):
 
 
 def sentence(scores: np.ndarray, valid_tags: bool) -> dict:
-    """One sentence of as many words as scores, cut into two rows after its second word."""
+    """One sentence with one word per score, split into two rows after its second word."""
     encoded = Encoded("tagging")
     parts = [np.arange(2), np.arange(2, len(scores))]
     encoded.close([Row(np.zeros(4, np.int32), 4, part, part, words=part) for part in parts], False)
     example = {"id": "1", "words": [f"söz{n}" for n in range(len(scores))]}
-    return predictions([example], encoded, [scores[part] for part in parts], TAGS, valid_tags=valid_tags)[0]
+    return predictions([example], encoded, [scores[part] for part in parts], TAGS, {"valid_tags": valid_tags})[0]
 
 
 def test_a_sentence_in_two_rows_is_one_path():
-    """The tag before a cut decides what may stand after it."""
+    """The tag before the split limits the tags after it."""
     scores = np.array([[3.0, 0, 0, 0, 0], [0, 2.0, 0, 0, 0], [0, 0, 2.0, 0, 0], [0.5, 0, 0, 0, 1.0]])
     free, bound = sentence(scores, False), sentence(scores, True)
     assert free["pred"] == ["O", "B-PER", "I-PER", "I-LOC"] and "raw" not in free
@@ -67,13 +68,13 @@ def test_the_report_counts_invalid_tags_of_the_raw_ones():
     assert metrics["invalid_i_tags"] == 0 and "entity_f1 of raw tags" not in metrics
 
 
-def test_both_orders_are_averaged_and_kept_apart():
+def test_both_orders_are_averaged_and_also_kept_separately():
     encoded = Encoded("pair")
     for _ in range(3):
         encoded.close([Row(np.zeros(5, np.int32), 3, np.zeros(1, np.int64), np.array([0]))], False)
     examples = [{"id": str(n), "text": "bir", "text_b": "iki"} for n in range(3)]
-    one = [np.array(scores, np.float32) for scores in ([2, 0], [1, 0], [0, 1])]
-    other = [np.array(scores, np.float32) for scores in ([1, 0], [0, 3], [0, 2])]
+    one = [np.array([scores], np.float32) for scores in ([2, 0], [1, 0], [0, 1])]
+    other = [np.array([scores], np.float32) for scores in ([1, 0], [0, 3], [0, 2])]
     rows = predictions(examples, encoded, one, ["a", "b"], other=other)
     assert [row["pred"] for row in rows] == ["a", "b", "b"]
     assert [row["orders"] for row in rows] == [["a", "a"], ["a", "b"], ["b", "b"]]

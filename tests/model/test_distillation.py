@@ -1,4 +1,4 @@
-"""Distillation against losses written out with torch's own kl_div: values and gradients; a teacher that is the student."""
+"""Distillation against losses written with torch's own kl_div: values and gradients; a teacher equal to the student."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from data.layout import Layout
 from model.distillation import (
     PROJECTIONS,
+    SoftTargets,
     Student,
+    Teaching,
     distilled_cross_entropy,
     distilled_task_loss,
     hidden_loss,
@@ -55,34 +57,35 @@ def batch() -> tuple[torch.Tensor, Layout, torch.Tensor, torch.Tensor]:
 def test_loss_and_gradients_are_those_of_kl_div(chunk):
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((7, 12), (50, 12), (50,)))
-    taught = torch.randn(7, 20), torch.randn(50, 20), torch.randn(50)
-    targets, share, heat = torch.randint(0, 50, (7,)), 0.7, 3.0
-    logits, theirs = F.linear(x, weight, bias), F.linear(*taught)
+    teacher = torch.randn(7, 20), torch.randn(50, 20), torch.randn(50)
+    targets, alpha, temperature = torch.randint(0, 50, (7,)), 0.7, 3.0
+    logits, theirs = F.linear(x, weight, bias), F.linear(*teacher)
     hard = F.cross_entropy(logits, targets, reduction="sum")
-    soft = F.kl_div((logits / heat).log_softmax(1), (theirs / heat).softmax(1), reduction="sum")
-    expected = (1 - share) * hard + share * heat**2 * soft
+    soft = F.kl_div((logits / temperature).log_softmax(1), (theirs / temperature).softmax(1), reduction="sum")
+    expected = (1 - alpha) * hard + alpha * temperature**2 * soft
     gradients = torch.autograd.grad(expected, (x, weight, bias))
-    loss, *parts = distilled_cross_entropy(x, weight, bias, targets, taught, share, heat, chunk)
+    soft_targets = SoftTargets(*teacher, alpha, temperature, chunk)
+    loss, *parts = distilled_cross_entropy(x, weight, bias, targets, soft_targets)
     torch.testing.assert_close(torch.stack([loss, *parts]), torch.stack([expected, hard, soft]).detach(), **CLOSE)
-    (loss / 5).backward()  # whatever factor arrives from above
+    (loss / 5).backward()  # the gradient is scaled by a factor from outside
     for value, gradient in zip((x, weight, bias), gradients, strict=True):
         torch.testing.assert_close(value.grad, gradient / 5, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("last_block_on_masked", [False, True])
-def test_taught_by_itself_it_learns_from_the_text_alone(last_block_on_masked):
-    """KL 0 and hidden states alike, so the gradients are the MLM's times what is left of its share."""
+def test_a_student_of_its_own_copy_learns_from_the_text_only(last_block_on_masked):
+    """KL is 0 and the hidden states are equal, so the gradients are the MLM's times its remaining weight."""
     own = seeded(SMALL, 1, last_block_on_masked=last_block_on_masked)
-    student = Student(SMALL, last_block_on_masked, seeded(SMALL, 1), 0.4, 2.0, spread(2, 2), "mse", 3.0)
+    student = Student(SMALL, last_block_on_masked, seeded(SMALL, 1), Teaching(0.4, 2.0, spread(2, 2), "mse", 3.0))
     student.load_state_dict(own.state_dict())
     assert not len(student.projections)
-    loss, taught = own(*batch()), student(*batch())
-    torch.testing.assert_close(taught, 0.6 * loss, **CLOSE)
+    loss, distilled = own(*batch()), student(*batch())
+    torch.testing.assert_close(distilled, 0.6 * loss, **CLOSE)
     parts = log_parts(student, start("cpu"))["distillation"]
     assert abs(parts["kl"]) < 1e-6 and parts["hidden"] < 1e-10 and parts["mlm"] == pytest.approx(float(loss) / 7, abs=1e-5)
     assert log_parts(student, start("cpu")) == {} == log_parts(own, start("cpu"))
     loss.backward()
-    taught.backward()
+    distilled.backward()
     for (name, a), (_, b) in zip(own.named_parameters(), student.named_parameters(), strict=True):
         torch.testing.assert_close(b.grad, 0.6 * a.grad, atol=1e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -94,12 +97,12 @@ def test_student_of_another_width_is_the_loss_written_out(hidden, last_block_on_
     torch.manual_seed(4)
     pairs = spread(2, 4)
     assert pairs == [(0, 0), (1, 2), (2, 4)]
-    student = Student(SMALL, last_block_on_masked, teacher, 0.3, 2.0, pairs, hidden, 0.5)
+    student = Student(SMALL, last_block_on_masked, teacher, Teaching(0.3, 2.0, pairs, hidden, 0.5))
     ids, layout, positions, targets = batch()
     loss = student(ids, layout, positions, targets)
     ours, theirs = [], []
-    logits = student.decode(student.head(student.encoder(ids, layout, states=ours)[positions]))
-    their_logits = teacher.decode(teacher.head(teacher.encoder(ids, layout, states=theirs)[positions]))
+    logits = student.decode(student.head(student.encoder(ids, layout, hidden_states=ours)[positions]))
+    their_logits = teacher.decode(teacher.head(teacher.encoder(ids, layout, hidden_states=theirs)[positions]))
     expected = 0.7 * F.cross_entropy(logits, targets, reduction="sum")
     expected += 0.3 * 4 * F.kl_div((logits / 2).log_softmax(1), (their_logits / 2).softmax(1), reduction="sum")
     for number, (mine, other) in enumerate(pairs):
@@ -116,7 +119,7 @@ def test_student_of_another_width_is_the_loss_written_out(hidden, last_block_on_
 
 
 def test_a_finished_student_is_a_masked_lm_like_any_other():
-    student = Student(SMALL, True, seeded(LARGE, 3), 0.3, 2.0, spread(2, 4))
+    student = Student(SMALL, True, seeded(LARGE, 3), Teaching(0.3, 2.0, spread(2, 4)))
     assert {name for name in student.state_dict() if name.startswith(PROJECTIONS)}
     assert student.weights().keys() == MaskedLM(SMALL).state_dict().keys()
     plain = MaskedLM(SMALL, True)
@@ -125,10 +128,10 @@ def test_a_finished_student_is_a_masked_lm_like_any_other():
         assert torch.equal(student.eval()(*batch()), plain.eval()(*batch()))
 
 
-def test_the_teacher_draws_nothing_and_has_no_dropout():
+def test_the_teacher_uses_no_random_numbers_and_no_dropout():
     shape = EncoderConfig(**{**SHAPE, "dropout": 0.5})
     teacher = MaskedLM(shape)
-    student = Student(shape, True, teacher, 1.0, 1.0).train()
+    student = Student(shape, True, teacher, Teaching(1.0, 1.0)).train()
     assert not teacher.training and not any(module.training for module in teacher.modules())
     torch.manual_seed(0)
     first = student(*batch())
@@ -139,31 +142,31 @@ def test_the_teacher_draws_nothing_and_has_no_dropout():
 def test_its_flops_are_counted():
     """The teacher goes forward alone: a third of its own step, of the same documents and positions."""
     teacher = seeded(LARGE, 3)
-    student = Student(SMALL, True, teacher, 0.3, 2.0)
+    student = Student(SMALL, True, teacher, Teaching(0.3, 2.0))
     count = (np.array(LENGTHS), len(POSITIONS))
     assert teacher_flops(student, *count) == pytest.approx(step_flops(MaskedLM(LARGE, True), *count) / 3)
     assert step_flops(student, *count) == step_flops(MaskedLM(SMALL, True), *count)
     assert teacher_flops(MaskedLM(SMALL), *count) == 0.0
-    wide = Student(SMALL, True, teacher, 0.3, 2.0, spread(2, 4))
+    wide = Student(SMALL, True, teacher, Teaching(0.3, 2.0, spread(2, 4)))
     assert step_flops(wide, *count) - step_flops(student, *count) == 3 * 2 * 3 * 24 * 36 * len(POSITIONS)
 
 
 @pytest.mark.parametrize("kind", ["classification", "pair", "choice", "tagging", "qa"])
 def test_task_losses_of_every_kind_are_kl_div(kind):
     model, teacher, rows = task_model(kind), task_model(kind, seed=1), batch_of(kind)
-    scores, taught = model(rows), teacher(rows).detach()
-    loss = distilled_task_loss(model, scores, taught, rows, 2.0)
+    scores, teacher_scores = model(rows), teacher(rows).detach()
+    loss = distilled_task_loss(model, scores, teacher_scores, rows, 2.0)
     expected = torch.zeros(())
     if kind in ("choice", "qa"):
         for segment in range(rows.count):
             here = rows.segments == segment
             for ours, theirs in zip(
-                scores[here].reshape(here.sum(), -1).T, taught[here].reshape(here.sum(), -1).T, strict=True
+                scores[here].reshape(here.sum(), -1).T, teacher_scores[here].reshape(here.sum(), -1).T, strict=True
             ):
                 part = F.kl_div((ours / 2).log_softmax(0), (theirs / 2).softmax(0), reduction="sum")
                 expected = expected + 4 * part / (2 if kind == "qa" else 1)
     else:
-        expected = 4 * F.kl_div((scores / 2).log_softmax(1), (taught / 2).softmax(1), reduction="sum")
+        expected = 4 * F.kl_div((scores / 2).log_softmax(1), (teacher_scores / 2).softmax(1), reduction="sum")
     assert float(expected.detach()) > 1e-4
     torch.testing.assert_close(loss, expected, **CLOSE)
     itself = distilled_task_loss(model, scores, scores.detach(), rows, 2.0)

@@ -1,4 +1,4 @@
-"""Sizes of the paper's models, initialisation, tiling, and checkpoints that are not what they should be."""
+"""Sizes of the paper's models, initialisation, tiling, and checkpoints that do not fit."""
 
 import json
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from common.errors import UserError
 from data.layout import Layout
 from model.encoder import Dropout, Encoder, EncoderConfig, count_parameters, rotary_table, rotate
-from model.folder import write_checkpoint
+from model.folder import FORMER_NAMES, write_checkpoint
 from model.mlm import MaskedLM
 from model.store import load_encoder, load_masked_lm
 from model.tiling import start_from, tile
@@ -29,7 +29,7 @@ def shape(name: str, vocabulary: int = 64000) -> EncoderConfig:
     [("small", 45_904_384, 45.9), ("base", 135_193_344, 135.2), ("large", 369_423_360, 369.5)],
 )
 def test_sizes_of_the_paper(size, exactly, published):
-    """To the parameter. The published Large is 369.5M; 24 x 1,024 with 64,000 pieces makes 369.42M, 0.02 % less."""
+    """To the parameter. Published Large has 369.5M; 24 x 1,024 with a vocabulary of 64,000 has 369.42M, 0.02 % less."""
     with torch.device("meta"):
         bert = Encoder(shape(f"bert_{size}"), pooler=True)
         modern = Encoder(shape(f"modern_{size}"))
@@ -106,10 +106,17 @@ def folder(prepared, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_larger_model_starts_from_a_smaller(prepared, tmp_path, architecture):
-    """Same shape: the same model. Larger: close to it from the start, far from a random one on what it has learnt."""
+    """The same shape gives the same model. A larger one starts close to it and far from a random one on the learnt text."""
     tokenizer = load_tokenizer(prepared / "tokenizer")
-    small_shape = {"architecture": architecture, "vocab_size": tokenizer.vocab_size, "hidden_size": 32, "layers": 2, "heads": 2,
-                   "intermediate_size": 48, "max_length": 64}  # fmt: skip
+    small_shape = {
+        "architecture": architecture,
+        "vocab_size": tokenizer.vocab_size,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 2,
+        "intermediate_size": 48,
+        "max_length": 64,
+    }
     torch.manual_seed(0)
     small = MaskedLM(EncoderConfig(**small_shape))
     write_checkpoint(tmp_path / "small", small.state_dict(), EncoderConfig(**small_shape), tokenizer)
@@ -118,8 +125,8 @@ def test_larger_model_starts_from_a_smaller(prepared, tmp_path, architecture):
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in same.state_dict().items())
     large = MaskedLM(EncoderConfig(**small_shape | {"hidden_size": 64, "layers": 4, "heads": 4, "intermediate_size": 96}))
     start_from(large, str(tmp_path / "small"), tokenizer)
-    assert torch.equal(large.encoder.words.weight[:, :32], small.encoder.words.weight)
-    assert torch.equal(large.encoder.words.weight[:, 32:], small.encoder.words.weight)
+    assert torch.equal(large.encoder.token_embeddings.weight[:, :32], small.encoder.token_embeddings.weight)
+    assert torch.equal(large.encoder.token_embeddings.weight[:, 32:], small.encoder.token_embeddings.weight)
     assert torch.equal(large.encoder.blocks[3].mlp_out.weight[:32, :48], small.encoder.blocks[1].mlp_out.weight)
     assert torch.equal(large.encoder.blocks[2].qkv.weight[64:96, :32], small.encoder.blocks[1].qkv.weight[32:64])
 
@@ -139,19 +146,36 @@ def test_checkpoint_of_another_tokenizer_is_refused(folder):
 
 def test_weights_that_do_not_fit_are_named(folder):
     weights = safetensors.torch.load_file(folder / "model.safetensors")
-    weights["encoder.words.extra"] = weights.pop("encoder.positions.weight")
+    weights["encoder.token_embeddings.extra"] = weights.pop("encoder.position_embeddings.weight")
     safetensors.torch.save_file(weights, folder / "model.safetensors")
     (folder / "checksums.json").write_text("{}")
-    with pytest.raises(UserError, match=r"missing \['encoder.positions.weight'\], not known \['encoder.words.extra'\]"):
+    with pytest.raises(
+        UserError, match=r"missing \['encoder.position_embeddings.weight'\], not known \['encoder.token_embeddings.extra'\]"
+    ):
         load_masked_lm(folder)
+
+
+def test_a_checkpoint_with_former_names_of_the_embeddings_is_read(folder):
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    for former, name in FORMER_NAMES.items():
+        weights[former + "weight"] = weights.pop(name + "weight")
+    settings = json.loads((folder / "config.json").read_text())
+    settings["encoder"]["types"] = settings["encoder"].pop("type_vocab_size")
+    expected = load_masked_lm(folder)[0].state_dict()
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "checksums.json").write_text("{}")
+    model, _ = load_masked_lm(folder)
+    assert model.encoder.config.type_vocab_size == 2
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
 def test_scratch_encoder_differs_and_pooler_is_new(folder):
     trained, _ = load_encoder(folder, pooler=True)
     scratch, _ = load_encoder(folder, pooler=True, pretrained=False)
     stored = load_masked_lm(folder)[0].encoder
-    assert torch.equal(trained.words.weight, stored.words.weight)
-    assert not torch.equal(scratch.words.weight, stored.words.weight)
+    assert torch.equal(trained.token_embeddings.weight, stored.token_embeddings.weight)
+    assert not torch.equal(scratch.token_embeddings.weight, stored.token_embeddings.weight)
     assert float(trained.pooler.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
@@ -163,7 +187,7 @@ def test_dropout_has_its_rate_and_keeps_the_mean(rate):
     out = layer(x)
     dropped = (out == 0).float()
     assert float(dropped.mean()) == pytest.approx(rate, abs=0.003) and float(out.detach().mean()) == pytest.approx(1, abs=0.005)
-    for part in range(4):  # of one draw: none is favoured, and neighbours do not go together
+    for part in range(4):  # of one draw: all parts are equally likely and neighbours are independent
         assert float(dropped.flatten()[part::4].mean()) == pytest.approx(rate, abs=0.006)
     together = float((dropped.flatten()[1:] * dropped.flatten()[:-1]).mean())
     assert together == pytest.approx(rate**2, abs=0.004)

@@ -1,4 +1,4 @@
-"""What we export, transformers loads with equal outputs, heads and tokenizer included, and it comes back to the same bits."""
+"""Our exports load in transformers with equal outputs, heads and tokenizer included, and import to the same bits."""
 
 import numpy as np
 import pytest
@@ -10,23 +10,27 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from data.features import collate
 from data.layout import Layout
+from language.azerbaijani import LANGUAGE as AZ
+from model.convert.export import export_checkpoint
+from model.convert.importing import import_checkpoint
 from model.encoder import Encoder, EncoderConfig
-from model.export import export_checkpoint
-from model.families import SUFFIXES
 from model.folder import write_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
 from model.huggingface import main
-from model.importing import import_checkpoint
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
 from model.store import load_masked_lm, read_checkpoint
-from tests.model.peers import TEXTS, write_tokenizer
+from tasks.base import kind_of
+from tests.model.peers import SUFFIXES, TEXTS, write_tokenizer
 from tests.model.test_heads import encoded_of
 from tests.model.test_huggingface import CLOSE, framed, peer_scores, rectangle
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
+
+
+OURS = {"do_lower_case": True, "normaliser": {"language": "azerbaijani"}, "kind": "wordpiece"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +46,10 @@ def own(tmp_path_factory) -> Tokenizer:
     letters = sorted(
         {letter for text in TEXTS for letter in text.lower() if letter.isalnum()} | set("abcçdeəfgğhxıijklmnoöpqrsştuüvyz")
     )
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,;!", *letters, *("##" + letter for letter in letters)]
-    engine = wordpiece_engine(pieces, lowercase=True)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,;!", *letters, *("##" + letter for letter in letters)]
+    engine = wordpiece_engine(tokens, AZ, lowercase=True)
     folder = tmp_path_factory.mktemp("own")
-    Tokenizer("wordpiece", engine, {"do_lower_case": True, "normaliser": {}, "kind": "wordpiece"}).save(folder)
+    Tokenizer("wordpiece", engine, OURS).save(folder)
     return load_tokenizer(folder)
 
 
@@ -66,7 +70,7 @@ def write_masked_lm(folder, config: EncoderConfig, tokenizer: Tokenizer, seed: i
 
 
 def assert_same(one, other) -> None:
-    """Two checkpoints are equal: weights to the bit, encoder's settings, tokenizer, name and task."""
+    """Two checkpoints are equal: weights to the bit, encoder settings, tokenizer, name and task."""
     a, b = read_checkpoint(one), read_checkpoint(other)
     assert set(a[0]) == set(b[0])
     assert all(torch.equal(value, b[0][name]) and value.dtype == b[0][name].dtype for name, value in a[0].items())
@@ -79,7 +83,7 @@ def assert_same(one, other) -> None:
 
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_masked_lm_loads_in_transformers(architecture, own, tmp_path):
-    """AutoTokenizer, AutoModelForMaskedLM and pipeline("fill-mask"): ids, logits and guesses; nothing missing or left over."""
+    """AutoTokenizer, AutoModelForMaskedLM and pipeline("fill-mask"): ids, logits and predictions; no missing or extra key."""
     model = write_masked_lm(tmp_path / "ours", config_of(architecture), own)
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     peer, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "theirs", output_loading_info=True)
@@ -110,10 +114,10 @@ def test_masked_lm_loads_in_transformers(architecture, own, tmp_path):
 
 
 def test_a_roberta_goes_back_as_one(tmp_path):
-    """Foreign tokenizer and shifted positions: out again as the family that came in, and by default as XLM-R."""
+    """A foreign tokenizer and shifted positions: exported as the family that came in, and by default as XLM-R."""
     ids = write_tokenizer(tmp_path / "tokenizer", "roberta")
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
-    config = config_of("bert", ids["vocab_size"], types=1, position_offset=ids["pad_token_id"] + 1)
+    config = config_of("bert", ids["vocab_size"], type_vocab_size=1, position_offset=ids["pad_token_id"] + 1)
     for family, name in (("roberta", "RobertaForMaskedLM"), (None, "XLMRobertaForMaskedLM")):
         model = write_masked_lm(tmp_path / "ours", config, tokenizer)
         values = read_json(tmp_path / "ours" / "config.json")
@@ -137,13 +141,22 @@ HEADS += [("modern", kind, "cls", 0) for kind in SUFFIXES if kind != "pair"] + [
 
 
 def write_task_model(folder, config, tokenizer, kind: str, pooling: str, modern_head: bool = True, task=None) -> TaskModel:
-    labels = ["idman", "siyasət", "elm", "iqtisad", "Ölkə"] if kind in ("classification", "pair", "tagging") else None
+    labels = ["idman", "siyasət", "elm", "iqtisad", "Ölkə"] if kind_of(kind).names_from else None
     torch.manual_seed(1)
     model = TaskModel(Encoder(config, pooler=has_pooler(kind, pooling)), kind, len(labels or []), pooling).eval()
     if config.architecture == "modern" and modern_head:
         add_modern_head(model)
-    details = {"kind": kind, "labels": labels, "max_length": 48, "task": "azx", "metric": "accuracy", "positive": None,
-               "window_overlap_tokens": None, "pooling": pooling, "allow_no_answer": False}  # fmt: skip
+    details = {
+        "kind": kind,
+        "labels": labels,
+        "max_length": 48,
+        "task": "azx",
+        "metric": "accuracy",
+        "positive": None,
+        "window_overlap_tokens": None,
+        "pooling": pooling,
+        "allow_no_answer": False,
+    }
     write_checkpoint(folder, model.state_dict(), config, tokenizer, {"name": "kiçik"}, {TASK: details | (task or {})})
     return model
 
@@ -151,7 +164,7 @@ def write_task_model(folder, config, tokenizer, kind: str, pooling: str, modern_
 @pytest.mark.parametrize(("architecture", "kind", "pooling", "offset"), HEADS)
 def test_task_head_loads_in_transformers(architecture, kind, pooling, offset, own, tmp_path):
     """Every kind of head as BERT, XLM-R (shifted positions) and ModernBERT: scores, labels, and back to the same bits."""
-    config = config_of(architecture, position_offset=offset, types=1 if offset else 2)
+    config = config_of(architecture, position_offset=offset, type_vocab_size=1 if offset else 2)
     model = write_task_model(tmp_path / "ours", config, own, kind, pooling)
     export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     auto = getattr(transformers, "AutoModel" + SUFFIXES[kind])
@@ -159,6 +172,9 @@ def test_task_head_loads_in_transformers(architecture, kind, pooling, offset, ow
     assert not info["missing_keys"] and not info["unexpected_keys"]
     if kind in ("classification", "pair"):
         assert peer.config.problem_type == "single_label_classification" and peer.config.id2label[1] == "siyasət"
+    if kind in ("similarity", "multilabel"):
+        assert peer.config.problem_type == {"similarity": "regression", "multilabel": "multi_label_classification"}[kind]
+        assert peer.config.num_labels == (1 if kind == "similarity" else 5)
     encoded = encoded_of(kind, [20, 7, 31, 3, 12, 9], [3, 3] if kind == "choice" else None)
     with torch.no_grad():
         scores = model(collate(encoded, np.arange(6)))
@@ -171,15 +187,24 @@ def test_task_head_loads_in_transformers(architecture, kind, pooling, offset, ow
 @settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_import_of_export_is_the_checkpoint(own, tmp_path_factory, data):
-    """For any shape, whatever of it transformers' config can say or not."""
+    """For any shape, whether or not transformers' config can express all of it."""
     draw = data.draw
     layers, heads = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     config = config_of(
-        draw(st.sampled_from(["bert", "modern"])), layers=layers, heads=heads, hidden_size=4 * heads, intermediate_size=5,
-        max_length=draw(st.integers(8, 70)), types=draw(st.integers(1, 3)), position_offset=draw(st.sampled_from([0, 1])),
-        window=draw(st.integers(1, 9)), global_every=draw(st.integers(1, 6)), dropout=draw(st.sampled_from([0.0, 0.1])),
-        norm_eps=draw(st.sampled_from([1e-12, 1e-5])), global_theta=draw(st.sampled_from([1e4, 160000.0])),
-    )  # fmt: skip
+        draw(st.sampled_from(["bert", "modern"])),
+        layers=layers,
+        heads=heads,
+        hidden_size=4 * heads,
+        intermediate_size=5,
+        max_length=draw(st.integers(8, 70)),
+        type_vocab_size=draw(st.integers(1, 3)),
+        position_offset=draw(st.sampled_from([0, 1])),
+        window=draw(st.integers(1, 9)),
+        global_every=draw(st.integers(1, 6)),
+        dropout=draw(st.sampled_from([0.0, 0.1])),
+        norm_eps=draw(st.sampled_from([1e-12, 1e-5])),
+        global_theta=draw(st.sampled_from([1e4, 160000.0])),
+    )
     folder = tmp_path_factory.mktemp("round")
     write_masked_lm(folder / "ours", config, own, draw(st.integers(0, 9)))
     export_checkpoint(folder / "ours", folder / "theirs")
@@ -197,16 +222,16 @@ def test_pretrained_head_goes_into_the_task_head(own, tmp_path):
     )
 
 
-def test_dtype_is_what_is_asked_for(own, tmp_path):
+def test_dtype_is_the_requested_one(own, tmp_path):
     model = write_masked_lm(tmp_path / "ours", config_of("bert"), own)
     export_checkpoint(tmp_path / "ours", tmp_path / "half", dtype="bfloat16")
     peer = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "half")
     assert {parameter.dtype for parameter in peer.parameters()} == {torch.bfloat16}
-    assert torch.equal(peer.get_input_embeddings().weight, model.encoder.words.weight.bfloat16())
+    assert torch.equal(peer.get_input_embeddings().weight, model.encoder.token_embeddings.weight.bfloat16())
 
 
 def test_card(own, tmp_path):
-    """Metadata for the hub; recipe and scores from the run's folder; what is not known is not made up."""
+    """Metadata for the hub; recipe and scores from the run's folder; unknown values are left out."""
     import yaml
 
     run = tmp_path / "run"
@@ -234,8 +259,12 @@ def test_card(own, tmp_path):
         "Yalnız sınaq",
     ):
         assert part in body
-    for name, content, message in (("a", "licence: x", "unknown key 'licence'"), ("b", "tags: one", "expected a list"),
-                                   ("c", "a: [", "not valid YAML"), ("d", "- a", "keys and values")):  # fmt: skip
+    for name, content, message in (
+        ("a", "licence: x", "unknown key 'licence'"),
+        ("b", "tags: one", "expected a list"),
+        ("c", "a: [", "not valid YAML"),
+        ("d", "- a", "keys and values"),
+    ):
         write_text(tmp_path / name, content)
         with pytest.raises(UserError, match=message):
             export_checkpoint(run, tmp_path / "refused", tmp_path / name)
@@ -261,7 +290,7 @@ def test_what_transformers_cannot_do_is_an_error(case, own, tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
-def test_a_weight_without_a_name_over_there_is_an_error(own, tmp_path):
+def test_a_weight_without_a_transformers_name_is_an_error(own, tmp_path):
     model = write_masked_lm(tmp_path / "ours", config_of("bert"), own)
     weights = model.state_dict() | {"encoder.blocks.0.gate": torch.zeros(3)}
     write_checkpoint(tmp_path / "ours", weights, config_of("bert"), own)
@@ -272,7 +301,7 @@ def test_a_weight_without_a_name_over_there_is_an_error(own, tmp_path):
 def test_nothing_is_overwritten(own, tmp_path):
     write_masked_lm(tmp_path / "ours", config_of("bert"), own)
     write_text(tmp_path / "theirs" / "mine.txt", "mənim")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         export_checkpoint(tmp_path / "ours", tmp_path / "theirs")
     assert (tmp_path / "theirs" / "mine.txt").read_text() == "mənim"
     load_masked_lm(tmp_path / "ours")

@@ -1,4 +1,4 @@
-"""A foreign encoder behind our call: hidden states as transformers', whatever the batch; heads and gradients on it."""
+"""A foreign encoder behind our interface: transformers' hidden states in any batch; heads and gradients on it."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,13 @@ import torch
 from common.errors import UserError
 from data.features import collate
 from data.layout import Layout
-from model.export import export_checkpoint
-from model.families import SUFFIXES
+from model.convert.export import export_checkpoint
+from model.convert.foreign import ForeignEncoder, build_encoder
+from model.convert.importing import import_checkpoint
 from model.folder import write_checkpoint
-from model.foreign import ForeignEncoder, build_encoder
-from model.heads import POOLED, TASK, TaskModel
-from model.importing import import_checkpoint
+from model.heads import TASK, TaskModel, is_pooled
 from model.store import load_encoder, load_masked_lm, load_task_model, read_checkpoint
-from tests.model.peers import write_peer, write_tokenizer
+from tests.model.peers import SUFFIXES, write_peer, write_tokenizer
 from tests.model.test_heads import encoded_of
 
 transformers = pytest.importorskip("transformers", reason="an optional dependency; the peer here")
@@ -23,15 +22,28 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 @pytest.fixture(scope="module")
 def deberta(tmp_path_factory):
-    """A tiny DeBERTa-v3 as microsoft/mdeberta-v3-base is set up, relative positions and all, as a folder."""
+    """A tiny DeBERTa-v3 configured like microsoft/mdeberta-v3-base, relative positions included, as a folder."""
     folder = tmp_path_factory.mktemp("foreign") / "deberta"
     ids = write_tokenizer(folder, "mbert")
     config = transformers.DebertaV2Config(
-        vocab_size=ids["vocab_size"], hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=64, type_vocab_size=0, pad_token_id=ids["pad_token_id"], relative_attention=True,
-        max_relative_positions=-1, position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True,
-        pos_att_type=["p2c", "c2p"], position_biased_input=False, layer_norm_eps=1e-7, initializer_range=0.2,
-    )  # fmt: skip
+        vocab_size=ids["vocab_size"],
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        type_vocab_size=0,
+        pad_token_id=ids["pad_token_id"],
+        relative_attention=True,
+        max_relative_positions=-1,
+        position_buckets=16,
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        layer_norm_eps=1e-7,
+        initializer_range=0.2,
+    )
     torch.manual_seed(0)
     transformers.DebertaV2ForMaskedLM(config).save_pretrained(folder)
     return folder
@@ -53,15 +65,15 @@ def test_hidden_states_are_transformers(deberta, tmp_path):
     layout = Layout.of(lengths)
     kept = torch.tensor([0, 5, 22, 30, 64, 120])
     with torch.no_grad():
-        states = []
-        hidden = encoder(torch.cat(rows), layout, states=states)
+        hidden_states = []
+        hidden = encoder(torch.cat(rows), layout, hidden_states=hidden_states)
         alone = [peer(row[None], output_hidden_states=True) for row in rows]
-        torch.testing.assert_close(encoder(torch.cat(rows), layout, kept=kept), hidden[kept], atol=0, rtol=0)
+        torch.testing.assert_close(encoder(torch.cat(rows), layout, positions=kept), hidden[kept], atol=0, rtol=0)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(encoder(torch.cat(rows), layout), hidden)  # kept in fp32
     torch.testing.assert_close(hidden, torch.cat([out.last_hidden_state[0] for out in alone]), **CLOSE)
-    assert len(states) == 4
-    for number, state in enumerate(states):
+    assert len(hidden_states) == 4
+    for number, state in enumerate(hidden_states):
         torch.testing.assert_close(state, torch.cat([out.hidden_states[number][0] for out in alone]), **CLOSE)
     with pytest.raises(UserError, match="max_length is 64"):
         encoder(torch.zeros(65, dtype=torch.long), Layout.of([65]))
@@ -69,16 +81,19 @@ def test_hidden_states_are_transformers(deberta, tmp_path):
 
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_heads_train_on_it(deberta, kind, tmp_path):
-    """Gradients reach every parameter that the scores depend on, and the fine-tuned checkpoint is read back."""
+    """Gradients reach every parameter that affects the scores, and the fine-tuned checkpoint can be read."""
     weights, config, tokenizer, _ = read_checkpoint(deberta)
-    model = TaskModel(build_encoder(config, pooler=kind in POOLED), kind, 5)
+    model = TaskModel(build_encoder(config, pooler=is_pooled(kind)), kind, 5)
     own = {name.removeprefix("encoder."): value for name, value in weights.items()}
     missing = model.encoder.load_state_dict(own, strict=False)
     assert not missing.unexpected_keys and all(name.startswith("pooler.") for name in missing.missing_keys)
     batch = collate(encoded_of(kind, [20, 7, 31, 3, 12, 9], [3, 3] if kind == "choice" else None), np.arange(6))
     model.loss(model(batch), batch).backward()
     dead = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert all(name.endswith("key_proj.bias") for name in dead), dead  # a softmax does not feel what all its scores share
+    # A softmax ignores a shift common to all its scores: the bias of the keys, and in choice the bias of the one score per
+    # option, whose gradient is 0 or a rounding error.
+    shared = ("key_proj.bias", "head.bias") if kind == "choice" else ("key_proj.bias",)
+    assert all(name.endswith(shared) for name in dead), dead
     details = {"kind": kind, "labels": list("abcde"), "pooling": "pooler"}
     write_checkpoint(tmp_path / "tuned", model.state_dict(), config, tokenizer, {"name": "x"}, {TASK: details})
     again, _, _ = load_task_model(tmp_path / "tuned")
@@ -86,7 +101,7 @@ def test_heads_train_on_it(deberta, kind, tmp_path):
         torch.testing.assert_close(again(batch), model.eval()(batch), atol=0, rtol=0)
 
 
-def test_a_known_family_with_settings_we_have_not(tmp_path):
+def test_a_known_family_with_unsupported_settings(tmp_path):
     """--foreign: transformers' own code for a BERT with another activation, token types and pooler included."""
     peer = write_peer(tmp_path / "relu", "bert", hidden_act="relu")
     import_checkpoint(str(tmp_path / "relu"), tmp_path / "ours", foreign=True)

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from data.features import Encoded, Row, collate
+from data.features import collate
+from model.convert.families import config_to_transformers, from_transformers
 from model.encoder import Encoder, EncoderConfig
-from model.families import config_to_transformers, from_transformers
-from model.heads import POOLED, TaskModel, segment_log_softmax
+from model.heads import TaskModel, is_pooled, segment_log_softmax
 from model.store import load_task_model
+from tasks.base import kind_of
+from tasks.encoding import Encoded, Row
 
 VOCAB, LABELS = 97, 5
 CONFIG = EncoderConfig(vocab_size=VOCAB, hidden_size=48, layers=3, heads=4, intermediate_size=80, max_length=32)
@@ -21,6 +23,8 @@ CLASSES = {
     "choice": "BertForMultipleChoice",
     "tagging": "BertForTokenClassification",
     "qa": "BertForQuestionAnswering",
+    "similarity": "BertForSequenceClassification",
+    "multilabel": "BertForSequenceClassification",
 }
 
 
@@ -29,15 +33,17 @@ def models(kind: str):
     transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
     values = config_to_transformers(CONFIG, "bert", {"pad_token_id": 0})
     config = transformers.BertConfig(
-        **{k: v for k, v in values.items() if k != "model_type"}, num_labels=2 if kind == "qa" else LABELS
+        **{k: v for k, v in values.items() if k != "model_type"},
+        num_labels={"qa": 2, "similarity": 1}.get(kind, LABELS),
+        problem_type=kind_of(kind).problem_type,
     )
     config._attn_implementation = "eager"
     torch.manual_seed(3)
     peer = getattr(transformers, CLASSES[kind])(config).eval()
-    with torch.no_grad():  # larger weights and biases away from 0, so that a forgotten one shows
+    with torch.no_grad():  # larger weights and biases away from 0, so that a missing one shows
         for parameter in peer.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    ours = TaskModel(Encoder(CONFIG, pooler=kind in POOLED), kind, LABELS).eval()
+    ours = TaskModel(Encoder(CONFIG, pooler=is_pooled(kind)), kind, LABELS).eval()
     ours.load_state_dict(translated(peer.state_dict(), ours))
     return peer, ours
 
@@ -61,6 +67,10 @@ def encoded_of(kind: str, lengths: list[int], options: list[int] | None = None) 
             targets = generator.integers(0, LABELS, len(positions))
         elif kind == "qa":
             positions, targets = np.arange(n), np.sort(generator.integers(0, n, 2))
+        elif kind == "similarity":
+            positions, targets = np.zeros(1, np.int64), generator.random(1, dtype=np.float32)
+        elif kind == "multilabel":
+            positions, targets = np.zeros(1, np.int64), generator.integers(0, 2, (1, LABELS)).astype(np.float32)
         else:
             positions, targets = np.zeros(1, np.int64), generator.integers(0, LABELS, 1)
         rows.append(Row(generator.integers(5, VOCAB, n).astype(np.int32), second, positions, targets))
@@ -89,7 +99,7 @@ def padded(encoded: Encoded) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_equals_transformers(kind):
-    # Transformers' start and end softmax runs over padding too: windows of one length there. Other kinds are ragged.
+    # Transformers' start and end softmax includes padding: windows of one length there. Other kinds are ragged.
     lengths = [20, 20, 20, 20, 20, 20] if kind == "qa" else [20, 7, 31, 3, 12, 9]
     encoded = encoded_of(kind, lengths, [3, 3] if kind == "choice" else None)
     peer, ours = models(kind)
@@ -107,6 +117,8 @@ def test_equals_transformers(kind):
         for number, row in enumerate(encoded.rows):
             wanted[number, row.positions] = torch.from_numpy(row.targets)
         labels = {"labels": wanted}
+    elif kind in ("similarity", "multilabel"):
+        labels = {"labels": torch.from_numpy(np.concatenate([row.targets for row in encoded.rows]))}
     else:
         labels = {"labels": torch.tensor([int(row.targets[0]) for row in encoded.rows])}
     theirs = peer(**inputs, **labels)
@@ -131,12 +143,12 @@ def test_equals_transformers(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_a_batch_is_the_sum_of_its_rows(kind, architecture):
-    """Nothing leaks between rows, windows or questions: the loss of a batch is the sum of the losses alone."""
+    """Rows, windows and questions are independent: the loss of a batch is the sum of the separate losses."""
     torch.manual_seed(0)
     config = EncoderConfig(
         **{**CONFIG.to_dict(), "architecture": architecture, "window": 4, "dropout": 0.0, "initializer_range": 0.3}
     )
-    model = TaskModel(Encoder(config, pooler=kind in POOLED), kind, LABELS).double()
+    model = TaskModel(Encoder(config, pooler=is_pooled(kind)), kind, LABELS).double()
     encoded = encoded_of(kind, [9, 31, 4, 17, 12, 25, 8], [2, 5] if kind == "choice" else None)
     groups = [np.arange(0, 2), np.arange(2, 7)] if kind == "choice" else [np.array([i]) for i in range(7)]
 

@@ -1,4 +1,4 @@
-"""Checkpoints by hub id: the real huggingface_hub against a server here that speaks its protocol; every failure is named."""
+"""Checkpoints by hub id: the real huggingface_hub against a local server with its protocol; every failure is named."""
 
 import contextlib
 import hashlib
@@ -18,8 +18,8 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json
-from model import importing
-from model.hub import choose, download
+from model.convert import importing
+from model.convert.hub_checkpoints import choose, download
 from model.store import load_masked_lm, read_checkpoint
 from tests.model.peers import write_peer
 
@@ -30,7 +30,7 @@ TOKEN = "hf_right"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """Models at commits, served as huggingface.co does: /api/models/... and /.../resolve/COMMIT/FILE with ranges."""
+    """Models at commits, served like huggingface.co: /api/models/... and /.../resolve/COMMIT/FILE with ranges."""
 
     daemon_threads = True
 
@@ -38,8 +38,8 @@ class Hub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.models: dict[str, dict[str, Path]] = {}  # name -> commit -> folder; the last commit is main
         self.gated: set[str] = set()
-        self.sizes: dict[str, int] = {}  # what the API claims of a file, where not the truth
-        self.lost: set[str] = set()  # listed, but not there
+        self.sizes: dict[str, int] = {}  # sizes that the API claims, where they are wrong
+        self.lost: set[str] = set()  # listed, but missing
         self.cut: dict[str, int] = {}  # file -> bytes after which the connection is closed, once
         self.stall: dict[str, int] = {}  # file -> bytes after which nothing more is sent, once
         self.flip: set[str] = set()  # sent with a wrong byte
@@ -143,7 +143,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def large(hub, tmp_path) -> Path:
-    """A model of 12 MB on the hub: huggingface_hub writes parts of 10 MiB, so that smaller files have none to take up."""
+    """A model of 12 MB on the hub: huggingface_hub writes parts of 10 MiB, so smaller files have none to resume."""
     folder = tmp_path / "large"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
@@ -168,7 +168,7 @@ def hub(tiny, tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_by_id(hub, tiny, tmp_path):
-    """Only what is needed is downloaded; the commit is pinned and recorded; the second time needs no network."""
+    """Only needed files are downloaded; the commit is pinned and recorded; the second time needs no network."""
     model, _ = load_masked_lm("hub://dil/kicik")
     assert sorted(hub.files()) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
     weights, _, _, values = read_checkpoint("hub://dil/kicik")
@@ -176,21 +176,24 @@ def test_a_checkpoint_by_id(hub, tiny, tmp_path):
     assert values["name"] == "kicik"
     asked = len(hub.seen)
 
-    shutil.copytree(tiny, tmp_path / "moved")  # main moves on: what was used stays in use, the new state is asked for by name
+    shutil.copytree(tiny, tmp_path / "moved")  # main moves on: the pinned commit stays in use, the new one is requested by name
     config = read_json(tmp_path / "moved" / "config.json")
     (tmp_path / "moved" / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-3}))
     hub.models["dil/kicik"]["d" * 40] = tmp_path / "moved"
     again, _ = load_masked_lm("hub://dil/kicik")
     assert len(hub.seen) == asked and again.encoder.config.norm_eps == model.encoder.config.norm_eps
     assert load_masked_lm(f"hub://dil/kicik@{'d' * 40}")[0].encoder.config.norm_eps == 1e-3
-    pin = importing.folder_of_cache() / "pins" / "dil--kicik@main.json"  # converted by an older version of the code: made anew
+    # Converted by an older version of the code: converted again.
+    pin = importing.folder_of_cache() / "pins" / "dil--kicik@main.json"
     held = read_json(pin)
     shutil.rmtree(importing.folder_of_cache() / held["key"])
     pin.write_text(json.dumps({key: value for key, value in held.items() if key != "version"}))
     assert read_checkpoint("hub://dil/kicik")[3]["source"] == values["source"] and read_json(pin) == held
     hub.shutdown()
     hub.server_close()
-    assert torch.equal(read_checkpoint("hub://dil/kicik")[0]["encoder.words.weight"], weights["encoder.words.weight"])
+    assert torch.equal(
+        read_checkpoint("hub://dil/kicik")[0]["encoder.token_embeddings.weight"], weights["encoder.token_embeddings.weight"]
+    )
     with pytest.raises(UserError, match=r"cannot be reached at http://127.0.0.1.* Check the network"):
         read_checkpoint("hub://dil/basqa")
 
@@ -210,7 +213,7 @@ def test_gated(hub, monkeypatch):
 def test_missing(hub):
     for address, message in {
         "hub://dil/yoxdur": "no such model, or a private one",
-        f"hub://dil/kicik@{'e' * 40}": "no such revision. Correct what stands after @",
+        f"hub://dil/kicik@{'e' * 40}": "no such revision. Correct the part after @",
         "hub://dil": "not an address of a model",
         "hub://dil/kicik@": "not an address of a model",
         "hub://dil/kicik/x": "not an address of a model",
@@ -222,7 +225,7 @@ def test_missing(hub):
         download("hub://dil/kicik")
 
 
-def test_not_enough_disk_is_said_before_anything_is_downloaded(hub):
+def test_a_full_disk_is_reported_before_the_download(hub):
     hub.sizes["model.safetensors"] = 10**17
     with pytest.raises(UserError, match=r"needs 200,000,000\.0 GB of disk .* has .* GB free\. Make room, or set HF_HOME"):
         download("hub://dil/kicik")
@@ -236,16 +239,16 @@ def ranges_of(hub) -> list[str]:
     return [where for method, path, where in hub.seen if path.endswith("model.safetensors") and method == "GET"]
 
 
-def test_a_connection_that_breaks_is_taken_up(hub, large):
+def test_a_broken_connection_is_resumed(hub, large):
     hub.cut["model.safetensors"] = PART + 5_000
     folder, _ = download("hub://dil/boyuk")
     assert (folder / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
     assert ranges_of(hub) == ["", f"bytes={PART}-"]
 
 
-def test_a_killed_download_is_taken_up_by_the_next(hub, large, tmp_path):
+def test_a_killed_download_is_resumed_by_the_next(hub, large, tmp_path):
     hub.stall["model.safetensors"] = PART + 5_000
-    code = "from model.hub import download; download('hub://dil/boyuk')"
+    code = "from model.convert.hub_checkpoints import download; download('hub://dil/boyuk')"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     try:
         until = time.monotonic() + 60
@@ -262,14 +265,14 @@ def test_a_killed_download_is_taken_up_by_the_next(hub, large, tmp_path):
 
 def test_damaged_on_the_way(hub, large):
     hub.flip.add("model.safetensors")
-    with pytest.raises(UserError, match=r"\(model\.safetensors\): damaged on the way"):
+    with pytest.raises(UserError, match=r"\(model\.safetensors\): damaged in transfer"):
         download("hub://dil/boyuk")
     hub.flip.clear()
     folder, _ = download("hub://dil/boyuk")
     assert (folder / "model.safetensors").read_bytes() == (large / "model.safetensors").read_bytes()
 
 
-def test_what_the_cache_of_the_library_has_is_not_downloaded_again(hub, tiny, tmp_path):
+def test_files_in_the_library_s_cache_are_not_downloaded_again(hub, tiny, tmp_path):
     import huggingface_hub
 
     huggingface_hub.hf_hub_download(

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints of every family and head come in equal to 1e-5, and nothing that does not fit comes in."""
+"""Hugging Face checkpoints of every family and head are imported with outputs equal to 1e-5; unfit ones are refused."""
 
 import itertools
 import json
@@ -11,14 +11,14 @@ import torch
 
 from common.errors import UserError
 from common.files import read_json, write_json
-from data.features import Encoded, collate, encode, swapped
+from data.features import collate, encode
 from data.layout import Layout
-from model.families import SUFFIXES
+from model.convert.importing import converted, import_checkpoint
 from model.fill_mask import fill_mask
 from model.huggingface import main
-from model.importing import converted, import_checkpoint
 from model.store import load_encoder, load_masked_lm, load_task_model, read_checkpoint
-from tests.model.peers import FAMILIES, TEXTS, TYPES, change_config, write_peer
+from tasks.encoding import Encoded, swap_pair
+from tests.model.peers import FAMILIES, SUFFIXES, TEXTS, TYPES, change_config, write_peer
 from tests.model.test_heads import encoded_of, padded
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ def hf_home(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """A BERT folder to spoil copies of."""
+    """A BERT folder to make damaged copies of."""
     folder = tmp_path_factory.mktemp("bert") / "tiny"
     write_peer(folder, "bert")
     return folder
@@ -54,8 +54,8 @@ def rectangle(rows: list[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_masked_lm_comes_in_equal(family, tmp_path):
-    """Ids as AutoTokenizer's, hidden states of every layer and logits as AutoModelForMaskedLM's, from each family's files."""
+def test_masked_lm_is_imported_equal(family, tmp_path):
+    """Ids equal AutoTokenizer's, all hidden states and logits AutoModelForMaskedLM's, from each family's files."""
     write_peer(tmp_path / "theirs", family)
     peer = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "theirs").eval()
     import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
@@ -73,10 +73,10 @@ def test_masked_lm_comes_in_equal(family, tmp_path):
     flat, layout = torch.from_numpy(np.concatenate(rows)), Layout.of([len(row) for row in rows])
     with torch.no_grad():
         theirs = peer(ids, attention_mask=mask, output_hidden_states=True)
-        states = []
-        model.encoder(flat, layout, states=states)
+        hidden_states = []
+        model.encoder(flat, layout, hidden_states=hidden_states)
         logits = model.logits(flat, layout, torch.arange(len(flat)))
-    for ours, their in zip(states, theirs.hidden_states, strict=True):
+    for ours, their in zip(hidden_states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(ours, their[mask.bool()], **CLOSE)
     torch.testing.assert_close(logits, theirs.logits[mask.bool()], **CLOSE)
     config = model.encoder.config
@@ -87,8 +87,8 @@ def test_masked_lm_comes_in_equal(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES[:5])
-def test_pairs_are_framed_as_the_family_frames_them(family, tmp_path):
-    """RoBERTa's has two separators between the texts, and no second token type; cut pairs fill the same room."""
+def test_pairs_are_framed_like_the_family_s(family, tmp_path):
+    """RoBERTa puts two separators between the texts and has no second token type; cut pairs have the same length."""
     write_peer(tmp_path / "theirs", family)
     folder = tmp_path / "theirs"
     tokenizer = load_tokenizer(folder)
@@ -102,7 +102,7 @@ def test_pairs_are_framed_as_the_family_frames_them(family, tmp_path):
         assert row.ids.tolist() == expected
         second = tokenizer.encode_batch([example["text_b"]])[0]
         assert row.ids[row.second : -1].tolist() == second.tolist()
-        turned = swapped(Encoded("pair", [row], [0, 1], [False])).rows[0]
+        turned = swap_pair(Encoded("pair", [row], [0, 1], [False])).rows[0]
         assert turned.ids.tolist() == peer(example["text_b"], example["text"])["input_ids"]
         assert turned.ids[turned.second : -1].tolist() == tokenizer.encode_batch([example["text"]])[0].tolist()
     long = [{"text": " ".join(TEXTS), "text_b": " ".join(TEXTS[::-1])}]
@@ -112,8 +112,8 @@ def test_pairs_are_framed_as_the_family_frames_them(family, tmp_path):
 
 
 @pytest.mark.parametrize(("family", "suffix"), [("bert", "ForPreTraining"), ("bert", "Model"), ("xlm-roberta", "Model")])
-def test_pooled_output_comes_in_equal(family, suffix, tmp_path):
-    """The pooler of a checkpoint, also of a bare encoder's file, whose names have no prefix."""
+def test_pooled_output_is_imported_equal(family, suffix, tmp_path):
+    """The pooler of a checkpoint, also from a bare encoder's file, whose names have no prefix."""
     write_peer(tmp_path / "theirs", family, suffix)
     peer = transformers.AutoModel.from_pretrained(tmp_path / "theirs").eval()
     notes = import_checkpoint(str(tmp_path / "theirs"), tmp_path / "ours")
@@ -156,14 +156,19 @@ def peer_scores(peer, encoded, kind: str, reads_types: bool, pad: int) -> torch.
 
 
 @pytest.mark.parametrize(("family", "kind"), [*HEADS, ("roberta", "classification"), ("modernbert", "classification-mean")])
-def test_task_head_comes_in_equal(family, kind, tmp_path):
-    """A fine-tuned checkpoint of transformers, given as a folder of theirs: scores and labels."""
+def test_task_head_is_imported_equal(family, kind, tmp_path):
+    """A fine-tuned checkpoint of transformers, given as its folder: scores and labels."""
     kind, _, mean = kind.partition("-")
     settings = {"classifier_pooling": "mean"} if mean else {}
-    if kind in ("classification", "tagging"):
+    if kind in ("classification", "tagging", "multilabel"):
         settings["id2label"] = {n: f"ad-{n}" for n in range(5)}
+    if kind == "similarity":  # one label without a problem_type means regression, as in transformers
+        settings["num_labels"] = 1
+    if kind == "multilabel":
+        settings["problem_type"] = "multi_label_classification"
     peer = write_peer(tmp_path / "theirs", family, SUFFIXES[kind], **settings)
     model, tokenizer, task = load_task_model(tmp_path / "theirs")
+    assert task["kind"] == kind
     assert task["labels"] == ([f"ad-{n}" for n in range(5)] if "id2label" in settings else None)
     encoded = encoded_of(kind, [20, 7, 31, 3, 12, 9], [3, 3] if kind == "choice" else None)
     with torch.no_grad():
@@ -171,8 +176,8 @@ def test_task_head_comes_in_equal(family, kind, tmp_path):
     torch.testing.assert_close(scores, peer_scores(peer, encoded, kind, family == "bert", tokenizer.pad_id), **CLOSE)
 
 
-def test_a_tokenizer_that_is_a_sentencepiece_model_alone(tmp_path):
-    """XLM-R numbers its pieces one above the model's and puts <mask> at the end: transformers says so, once."""
+def test_a_tokenizer_that_is_only_a_sentencepiece_model(tmp_path):
+    """XLM-R's ids are one above the SentencePiece model's, with <mask> at the end; transformers does the same once."""
     import sentencepiece
 
     write_peer(tmp_path / "theirs", "xlm-roberta")
@@ -205,25 +210,27 @@ def test_a_folder_is_converted_once(bert, hf_home, tmp_path):
     model = transformers.AutoModelForMaskedLM.from_pretrained(bert)
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[7] += 1
-    model.save_pretrained(tmp_path / "copy")  # other content under the same name is another checkpoint
+    model.save_pretrained(tmp_path / "copy")  # other content under the same name counts as another checkpoint
     changed = read_checkpoint(tmp_path / "copy")[0]
-    assert not torch.equal(changed["encoder.words.weight"], weights["encoder.words.weight"])
+    assert not torch.equal(changed["encoder.token_embeddings.weight"], weights["encoder.token_embeddings.weight"])
 
 
-def test_half_precision_comes_in_as_fp32(bert, tmp_path):
+def test_half_precision_is_imported_as_fp32(bert, tmp_path):
     shutil.copytree(bert, tmp_path / "half")
     half = transformers.AutoModelForMaskedLM.from_pretrained(bert).bfloat16()
     half.save_pretrained(tmp_path / "half")
     weights = read_checkpoint(tmp_path / "half")[0]
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    assert torch.equal(weights["encoder.words.weight"], half.state_dict()["bert.embeddings.word_embeddings.weight"].float())
+    assert torch.equal(
+        weights["encoder.token_embeddings.weight"], half.state_dict()["bert.embeddings.word_embeddings.weight"].float()
+    )
 
 
 def test_command_line(bert, tmp_path, capsys):
     assert main(["import", str(bert), str(tmp_path / "ours")]) == 0
     assert read_json(tmp_path / "ours" / "config.json")["name"] == "tiny"
     assert main(["import", str(bert), str(tmp_path / "ours")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "nowhere"), str(tmp_path / "other")]) == 2
 
 
@@ -349,13 +356,13 @@ BAD = {
     "no size": (lambda f: change_config(f, hidden_size="big"), "hidden_size='big'"),
     "layers": (lambda f: change_config(f, num_hidden_layers=5), r"missing bert\.encoder\.layer\.4\."),
     "unknown architecture": (lambda f: change_config(f, model_type="gertrude"), "'gertrude' is not known. Supported: bert"),
-    "decoder architecture": (lambda f: change_config(f, model_type="gpt2"), "gpt2 is no masked-LM encoder"),
+    "decoder architecture": (lambda f: change_config(f, model_type="gpt2"), "gpt2 is not a masked-LM encoder"),
     "unknown head": (lambda f: change_config(f, architectures=["BertForCausalLM"]), "BertForCausalLM is not supported"),
     "several labels at once": (
-        lambda f: change_config(f, architectures=["BertForSequenceClassification"], problem_type="multi_label_classification"),
-        "problem_type=multi_label_classification",
+        lambda f: change_config(f, architectures=["BertForSequenceClassification"], problem_type="ranking"),
+        "problem_type=ranking",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -389,3 +396,15 @@ def test_bad_modernbert_configs_are_named(tmp_path):
         write_json(tmp_path / "good" / "config.json", kept | values)
         with pytest.raises(UserError, match=message):
             import_checkpoint(str(tmp_path / "good"), tmp_path / "ours")
+
+
+def test_unknown_settings_are_named(tmp_path):
+    """Import names the keys of config.json that it does not know; a setting of ours unknown to this code is an error."""
+    write_peer(tmp_path / "theirs", "bert")
+    assert not any("unknown and not used" in note for note in import_checkpoint(str(tmp_path / "theirs"), tmp_path / "plain"))
+    change_config(tmp_path / "theirs", soft_cap=30.0, use_memory_efficient_attention=False)
+    notes = import_checkpoint(str(tmp_path / "theirs"), tmp_path / "noted")
+    assert "settings of config.json that are unknown and not used: soft_cap, use_memory_efficient_attention" in notes
+    change_config(tmp_path / "theirs", ours={"encoder": {"soft_cap": 30.0}})
+    with pytest.raises(UserError, match="unknown settings soft_cap"):
+        import_checkpoint(str(tmp_path / "theirs"), tmp_path / "refused")

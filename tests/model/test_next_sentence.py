@@ -1,4 +1,4 @@
-"""BERT's next-sentence head comes in, says what transformers' says, and has a row in the table without any training."""
+"""BERT's next-sentence head is imported, equals transformers', and gets a row in the table without training."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,17 @@ import torch
 from common.errors import UserError
 from common.files import read_json, read_jsonl, write_jsonl
 from data.features import collate, encode
-from data.tasks import load_task
 from evaluation.report import build_report
+from model.convert.importing import import_checkpoint
 from model.encoder import Encoder
 from model.heads import TaskModel
-from model.importing import import_checkpoint
 from model.next_sentence import NEXT_SENTENCE, put_head, read_head
 from model.store import load_encoder, load_masked_lm
+from tests.conftest import read_task
 from tests.model.peers import TEXTS, write_peer
 from tests.model.test_huggingface import rectangle
-from training.finetuning import Data, read_start
+from training.runs import Data
+from training.task_models import read_start
 from training.zero_shot import zero_shot
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
@@ -25,7 +26,7 @@ LABELS = ["next", "other"]
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory):
-    """(transformers' folder, ours) of a tiny BERT with both heads of its pre-training."""
+    """(transformers' folder, ours) of a tiny BERT with both pre-training heads."""
     folder = tmp_path_factory.mktemp("nsp")
     write_peer(folder / "theirs", "bert", "ForPreTraining")
     import_checkpoint(str(folder / "theirs"), folder / "ours")
@@ -75,7 +76,7 @@ def test_an_option_scores_the_log_odds_that_it_follows(imported):
     torch.testing.assert_close(found, expected[:, 0] - expected[:, 1], atol=1e-5, rtol=1e-5)
 
 
-def test_the_head_alone_comes_in_and_takes_nothing_from_the_weights(imported, tmp_path):
+def test_a_checkpoint_with_only_the_head_and_one_without_it(imported, tmp_path):
     theirs, ours = imported
     peer = transformers.BertForNextSentencePrediction.from_pretrained(theirs)
     peer.save_pretrained(tmp_path / "alone")
@@ -96,7 +97,7 @@ def test_the_head_alone_comes_in_and_takes_nothing_from_the_weights(imported, tm
 
 
 def data_of(start, path, **config) -> Data:
-    task = load_task(
+    task = read_task(
         {"name": "follows", "kind": "pair", "train": str(path), "next_sentence": True, "positive": "next", **config}
     )
     splits = {s: encode(getattr(task, s), task.kind, start.tokenizer, task.labels, 64) for s in ("train", "dev", "test")}

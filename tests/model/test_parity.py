@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from data.layout import Layout
+from model.convert.families import config_to_transformers, from_transformers, to_transformers
 from model.encoder import EncoderConfig
-from model.families import config_to_transformers, from_transformers, to_transformers
 from model.mlm import MaskedLM
 
 transformers = pytest.importorskip("transformers", reason="the peer is installed with requirements-dev.txt")
@@ -16,7 +16,7 @@ LAYOUTS = {"no padding": [24, 24, 24], "padding": [37, 5, 24, 1, 40]}
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 64, "layers": 4, "heads": 4, "intermediate_size": 96, "max_length": 40}
 FAMILIES = {
     "bert": EncoderConfig(**SHAPE),
-    "xlm-roberta": EncoderConfig(types=1, position_offset=PAD + 1, norm_eps=1e-5, **SHAPE),
+    "xlm-roberta": EncoderConfig(type_vocab_size=1, position_offset=PAD + 1, norm_eps=1e-5, **SHAPE),
     "modernbert": EncoderConfig(architecture="modern", dropout=0.0, norm_eps=1e-5, window=4, **SHAPE),
 }
 
@@ -31,7 +31,7 @@ def peer_of(family: str):
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     peer = transformers.AutoModelForMaskedLM.from_config(config).eval()
-    with torch.no_grad():  # biases and norms away from 0 and 1, so that a forgotten one shows
+    with torch.no_grad():  # biases and norms away from 0 and 1, so that a missing one shows
         for parameter in peer.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return peer
@@ -68,11 +68,11 @@ def test_equals_transformers(family, lengths):
     ids, positions, targets, padded, labels, mask = batch_of(lengths)
     real = mask.bool()
     theirs = peer(padded, attention_mask=mask, labels=labels, output_hidden_states=True)
-    states = []
+    hidden_states = []
     with torch.no_grad():
-        model.encoder(ids, Layout.of(lengths), states=states)
-    assert len(states) == len(theirs.hidden_states)
-    for ours, other in zip(states, theirs.hidden_states, strict=True):
+        model.encoder(ids, Layout.of(lengths), hidden_states=hidden_states)
+    assert len(hidden_states) == len(theirs.hidden_states)
+    for ours, other in zip(hidden_states, theirs.hidden_states, strict=True):
         torch.testing.assert_close(ours, other[real], atol=1e-5, rtol=1e-5)
     everywhere = torch.arange(len(ids))
     torch.testing.assert_close(model.logits(ids, Layout.of(lengths), everywhere), theirs.logits[real], atol=1e-5, rtol=1e-5)
@@ -96,13 +96,13 @@ def test_names_round_trip(family):
     assert all(torch.equal(back[name], weights[name]) for name in weights)
     result = peer.load_state_dict(there, strict=False)
     assert not result.unexpected_keys
-    assert all("decoder" in name for name in result.missing_keys)  # tied to the word embeddings
+    assert all("decoder" in name for name in result.missing_keys)  # tied to the token embeddings
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [{"last_block_on_masked": True}, {"chunked_loss": False}], ids=str)
 def test_savings_change_nothing(family, options):
-    """Last block on masked positions and chunked loss: same loss and gradients as the plain path."""
+    """Last block on masked positions only and chunked loss: same loss and gradients as without them."""
     peer = peer_of(family)
     ids, positions, targets, *_ = batch_of(LAYOUTS["padding"])
     plain = ours_of(family, peer, chunked_loss=False)

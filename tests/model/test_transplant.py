@@ -1,4 +1,4 @@
-"""Embeddings carried over to another vocabulary: whose string is the same keeps its own, in every convention of pieces."""
+"""Embeddings transferred to another vocabulary: equal strings keep their embedding, in every token convention."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,9 @@ import torch
 from tokenizers import pre_tokenizers
 
 from common.errors import UserError
+from language.azerbaijani import LANGUAGE as AZ
 from language.azerbaijani import lower
-from model.encoder import EncoderConfig
-from model.folder import write_checkpoint
-from model.mlm import MaskedLM
-from model.tiling import start_from
-from model.transplant import (
+from model.convert.transplant import (
     METHODS,
     byte_letters,
     matches,
@@ -21,19 +18,23 @@ from model.transplant import (
     static_embeddings,
     transplant,
 )
+from model.encoder import EncoderConfig
+from model.folder import write_checkpoint
+from model.mlm import MaskedLM
+from model.tiling import start_from
 from tests.model.peers import BERT, TEXTS, write_tokenizer
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer, wordpiece_engine
+
+OURS = {"do_lower_case": True, "normaliser": {"language": "azerbaijani"}, "kind": "wordpiece"}
 
 LETTERS = "abcçdeəfgğhxıijklmnoöpqrsştuüvyz"
 
 
 def own(*words: str) -> Tokenizer:
-    """An uncased WordPiece of ours with these pieces and all letters."""
-    pieces = [*BERT, *".,;!", *words, *LETTERS, *("##" + letter for letter in LETTERS)]
-    return Tokenizer(
-        "wordpiece", wordpiece_engine(pieces, lowercase=True), {"do_lower_case": True, "normaliser": {}, "kind": "wordpiece"}
-    )
+    """An uncased WordPiece of ours with these tokens and all letters."""
+    tokens = [*BERT, *".,;!", *words, *LETTERS, *("##" + letter for letter in LETTERS)]
+    return Tokenizer("wordpiece", wordpiece_engine(tokens, AZ, lowercase=True), OURS)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +46,14 @@ def others(tmp_path_factory) -> dict[str, Tokenizer]:
     return {family: load_tokenizer(folder / family) for family in ("mbert", "xlm-roberta", "modernbert", "mmbert")}
 
 
-def test_byte_letters_are_the_librarys():
+def test_byte_letters_equal_the_library_s():
     assert set(byte_letters()) == set(pre_tokenizers.ByteLevel.alphabet())
     assert sorted(byte_letters().values()) == list(range(256))
     assert byte_letters()["Ġ"] == 32
 
 
-def test_pieces_spell_what_they_cover(others):
-    """Each ordinary piece spells the characters that its offsets cover; none that begins a word stands inside one."""
+def test_tokens_spell_what_they_cover(others):
+    """Each ordinary token spells the characters of its offsets; no word-initial token occurs inside a word."""
     for family, tokenizer in others.items():
         table = spelled(tokenizer)
         checked = 0
@@ -62,15 +63,15 @@ def test_pieces_spell_what_they_cover(others):
                 if table[number] is None or number == tokenizer.unk_id:
                     continue
                 spelling, begins = table[number]
-                assert spelling == text[begin:end].strip() or spelling == " ", (family, tokenizer.pieces[number])
+                assert spelling == text[begin:end].strip() or spelling == " ", (family, tokenizer.tokens[number])
                 inside = begin > 0 and text[begin - 1].isalnum() and text[begin].isalnum()
-                assert not (begins and inside and spelling[0].isalnum()), (family, tokenizer.pieces[number])
+                assert not (begins and inside and spelling[0].isalnum()), (family, tokenizer.tokens[number])
                 checked += 1
         assert checked > 5, family
 
 
 @pytest.mark.parametrize("family", ["mbert", "xlm-roberta", "modernbert", "mmbert"])
-def test_overlap_is_exact_and_specials_go_by_role(family, others):
+def test_overlap_is_exact_and_specials_match_by_role(family, others):
     old, new = others[family], own("bakı", "şəhəridir", "yağış", "##dır", "qqqzz")
     words, bias = torch.randn(old.vocab_size + 3, 8), torch.randn(old.vocab_size + 3)
     fresh, fresh_bias, report = transplant(words, bias, old, new, "random", lambda: None)
@@ -81,41 +82,41 @@ def test_overlap_is_exact_and_specials_go_by_role(family, others):
     assert report.overlap == len(found) > 20
     assert report.special + report.overlap + report.method + report.random == new.vocab_size
     mine = spelled(new)
-    for number, ids in found.items():  # the same string, or (uncased) what it is the lower case of
+    for number, ids in found.items():  # the same string, or (uncased) its lower case
         assert {(lower(table[other][0]), table[other][1]) for other in ids} == {mine[number]}
         torch.testing.assert_close(fresh[number], words[ids].mean(0))
         torch.testing.assert_close(fresh_bias[number], bias[ids].mean())
 
 
-def test_a_vocabulary_carried_to_itself_stays_to_the_bit(others):
+def test_a_vocabulary_transferred_to_itself_is_unchanged(others):
     for tokenizer in others.values():
         words, bias = torch.randn(tokenizer.vocab_size, 4), torch.randn(tokenizer.vocab_size)
         fresh, fresh_bias, _ = transplant(words, bias, tokenizer, tokenizer, "random", lambda: None)
         table = spelled(tokenizer)
-        alone = [n for n, piece in enumerate(table) if piece is not None and table.count(piece) == 1]
+        alone = [n for n, token in enumerate(table) if token is not None and table.count(token) == 1]
         assert len(alone) > 100
         assert torch.equal(fresh[alone], words[alone]) and torch.equal(fresh_bias[alone], bias[alone])
 
 
-def test_mean_is_over_the_old_tokenizers_pieces(others):
+def test_mean_of_the_old_tokenizer_s_tokens(others):
     old, new = others["xlm-roberta"], own("paytaxtıkitab", "##şəhərqış")
     words, bias = torch.randn(old.vocab_size, 8), torch.randn(old.vocab_size)
     fresh, _, report = transplant(words, bias, old, new, "mean", lambda: None)
     ids = old.encode_batch(["paytaxtıkitab"])[0]
-    number = new.pieces.index("paytaxtıkitab")
+    number = new.tokens.index("paytaxtıkitab")
     torch.testing.assert_close(fresh[number], words[ids.astype(np.int64)].mean(0))
     inside = parts_of([("şəhərqış", False)], old)[0]
-    assert "".join(old.pieces[n] for n in inside) == "şəhərqış" and not any(old.pieces[n].startswith("▁") for n in inside)
-    torch.testing.assert_close(fresh[new.pieces.index("##şəhərqış")], words[inside].mean(0))
+    assert "".join(old.tokens[n] for n in inside) == "şəhərqış" and not any(old.tokens[n].startswith("▁") for n in inside)
+    torch.testing.assert_close(fresh[new.tokens.index("##şəhərqış")], words[inside].mean(0))
     assert report.method >= 2
 
 
-def test_focus_takes_the_likest_overlapping_pieces(others):
+def test_focus_uses_the_most_similar_overlapping_tokens(others):
     old, new = others["mbert"], own("bakı", "dağlar", "qqqzz")
     found = sorted(matches(old, new))
     vectors = torch.zeros(new.vocab_size, 200)
-    vectors[found, torch.arange(len(found))] = 1.0  # overlapping pieces are unlike each other
-    number = new.pieces.index("qqqzz")
+    vectors[found, torch.arange(len(found))] = 1.0  # overlapping tokens are orthogonal
+    number = new.tokens.index("qqqzz")
     vectors[number] = vectors[found[5]]
     words, bias = torch.randn(old.vocab_size, 8), torch.randn(old.vocab_size)
     fresh, fresh_bias, report = transplant(words, bias, old, new, "focus", lambda: vectors)
@@ -124,7 +125,7 @@ def test_focus_takes_the_likest_overlapping_pieces(others):
     vectors[number] = torch.nn.functional.normalize(vectors[found[5]] + vectors[found[6]], dim=0)
     half, _, _ = transplant(words, bias, old, new, "focus", lambda: vectors)
     torch.testing.assert_close(half[number], (half[found[5]] + half[found[6]]) / 2)
-    assert report.method == 1  # pieces that the text never has stay with chance, and are counted there
+    assert report.method == 1  # tokens that the text never has keep their random embedding and are counted
     assert report.random == new.vocab_size - 1 - report.overlap - report.special
 
 
@@ -139,7 +140,7 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex():
         assert ((other - scores).square().sum(1) >= best - 1e-5).all()
 
 
-def test_static_embeddings_bring_together_what_stands_in_the_same_places():
+def test_static_embeddings_are_similar_for_tokens_in_the_same_contexts():
     random = np.random.default_rng(0)
     documents = []  # 2 and 3 between 4 and 5; 6 and 7 between 8 and 9; 1 never
     for _ in range(300):
@@ -149,10 +150,10 @@ def test_static_embeddings_bring_together_what_stands_in_the_same_places():
     assert not vectors[1].any()
     likeness = vectors @ vectors.T
     assert likeness[2, 3] > 0.9 and likeness[6, 7] > 0.9 and abs(likeness[2, 6]) < 0.3
-    assert torch.equal(vectors, static_embeddings(documents, 10, rank=4))  # the same again: a run that goes on finds its start
+    assert torch.equal(vectors, static_embeddings(documents, 10, rank=4))  # deterministic: a resumed run has the same start
 
 
-def test_start_from_carries_the_vocabulary_and_leaves_the_rest(others, tmp_path):
+def test_start_from_transfers_the_vocabulary_and_keeps_the_rest(others, tmp_path):
     old, new = others["mbert"], own("bakı")
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 24, "max_length": 32}
     torch.manual_seed(0)
@@ -167,9 +168,10 @@ def test_start_from_carries_the_vocabulary_and_leaves_the_rest(others, tmp_path)
         said = start_from(model, str(tmp_path / "source"), new, method, lambda: torch.eye(new.vocab_size))
         assert said.startswith(f"transplant={method}: ")
         for name, value in model.state_dict().items():
-            if name not in ("encoder.words.weight", "head.bias"):
+            if name not in ("encoder.token_embeddings.weight", "head.bias"):
                 assert torch.equal(value, source.state_dict()[name]), name
         same = torch.equal(
-            model.encoder.words.weight[new.pieces.index("ə")], source.encoder.words.weight[old.pieces.index("ə")]
+            model.encoder.token_embeddings.weight[new.tokens.index("ə")],
+            source.encoder.token_embeddings.weight[old.tokens.index("ə")],
         )
         assert same == (method != "none")

@@ -1,7 +1,7 @@
-"""What the variable-length route hands to torch's kernel, without a GPU: the operator gets the definition as its CPU kernel.
+"""The variable-length route's call of torch's kernel, without a GPU: the definition is registered as the CPU kernel.
 
-That kernel itself is held to the definition by tests/gpu; here it is the arguments (starts, longest, window, fewer
-queries) and how often torch.compile has to cut the encoder or compile it anew.
+tests/gpu checks the real kernel against the definition; here the arguments (starts, longest, window, fewer queries) and
+the number of graph breaks and recompilations of torch.compile are checked.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ varlen = pytest.importorskip("torch.nn.attention.varlen", reason="this torch has
 
 @pytest.fixture(scope="module", autouse=True)
 def kernel() -> None:
-    """The definition as the operator's kernel on CPU, from the same arguments as the real one's."""
+    """The definition as the operator's CPU kernel, with the arguments of the real one."""
 
     @varlen._varlen_attn.register_kernel("cpu")
     def _(query, key, value, starts_q, starts_k, longest_q, longest_k, is_causal=False, scale=None, window_size=None, *_, **__):
@@ -40,25 +40,26 @@ def _pairs(starts: torch.Tensor) -> list[tuple[int, int]]:
 
 def model_of(architecture: str) -> MaskedLM:
     torch.manual_seed(0)
-    config = EncoderConfig(architecture, vocab_size=500, hidden_size=32, layers=4, heads=2, intermediate_size=48, window=8,
-                           dropout=0.0)  # fmt: skip
+    config = EncoderConfig(
+        architecture, vocab_size=500, hidden_size=32, layers=4, heads=2, intermediate_size=48, window=8, dropout=0.0
+    )
     return MaskedLM(config, last_block_on_masked=True).eval()
 
 
 def batch_of(seed: int, total: int = 1024, masked: int = 128) -> tuple[torch.Tensor, Layout, torch.Tensor, torch.Tensor]:
-    """A batch as the loader makes them: sizes always the same, documents not."""
+    """A batch as the loader makes it: constant sizes, varying documents."""
     generator, lengths = np.random.default_rng(seed), []
     while sum(lengths) < total:
         lengths.append(min(int(generator.integers(1, 200)), total - sum(lengths)))
     torch.manual_seed(seed)
     ids, positions = torch.randint(5, 500, (total,)), torch.randperm(total)[:masked].sort().values
     layout = Layout.of(lengths)
-    layout.ask(positions)
+    layout.select(positions)
     return ids, layout, positions, ids[positions]
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
-def test_the_route_is_called_right(architecture):
+def test_the_route_gets_the_right_arguments(architecture):
     model = model_of(architecture)
     for seed in range(3):
         batch = batch_of(seed)
@@ -70,7 +71,7 @@ def test_the_route_is_called_right(architecture):
 
 @pytest.mark.parametrize("architecture", ["bert", "modern"])
 def test_compiled_once_and_in_one_piece(architecture):
-    """Batches of one size and any documents: one graph, compiled at the first batch alone (the loss has its own kernel)."""
+    """Batches of one size with any documents: one graph, compiled at the first batch only (the loss has its own kernel)."""
     graphs = []
 
     def count(graph: torch.fx.GraphModule, _: list) -> object:

@@ -1,4 +1,4 @@
-"""Bits per character of common units: the same characters hidden for all, and the chain rule by hand."""
+"""Bits per character of common units: the same masked characters for all, and the chain rule by hand."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def two(trained) -> list[Tokenizer]:
     return [load_tokenizer(trained[name]) for name in ("wordpiece-uncased", "phrases-uncased", "bpe-uncased")]
 
 
-def test_all_hide_the_same_characters(two):
+def test_all_mask_the_same_characters(two):
     texts = [*sentences()[:40], "", "😀 söz"]
     chunks, characters = cut(texts, two, MOST)
     assert characters.sum() > 100 and len({len(part) for part in chunks}) == 1
@@ -42,7 +42,7 @@ def test_chain_rule_by_hand(two):
     model = MaskedLM(EncoderConfig.from_dict({"architecture": "bert", "vocab_size": tokenizer.vocab_size, **shape})).eval()
     chunks, _ = cut(sentences()[:30], two, MOST)
     lengths = [np.unique(chunk.unit[chunk.unit >= 0], return_counts=True)[1] for chunk in chunks[0]]
-    chosen = next(c for c, n in zip(chunks[0], lengths, strict=True) if len(n) == 1 and n[0] > 1)  # one unit, several pieces
+    chosen = next(c for c, n in zip(chunks[0], lengths, strict=True) if len(n) == 1 and n[0] > 1)  # one unit, several tokens
     at = np.flatnonzero(chosen.unit >= 0)
     expected = 0.0
     for step, place in enumerate(at):
@@ -50,7 +50,7 @@ def test_chain_rule_by_hand(two):
         seen[at[step:]] = tokenizer.mask_id
         ids = torch.tensor([tokenizer.cls_id, *seen.tolist(), tokenizer.sep_id])
         with torch.no_grad():
-            states = model.at(ids, Layout.of([len(ids)], torch.device("cpu")), torch.tensor([place + 1]))
-            expected -= float(model.decode(states).log_softmax(-1)[0, chosen.ids[place]])
+            hidden = model.hidden_at(ids, Layout.of([len(ids)], torch.device("cpu")), torch.tensor([place + 1]))
+            expected -= float(model.decode(hidden).log_softmax(-1)[0, chosen.ids[place]])
     measured = losses(model, tokenizer, [chosen], chosen.document + 1)
     assert measured[chosen.document] == pytest.approx(expected, rel=1e-5)

@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import UserError
 from language.azerbaijani import ALPHABET
+from language.azerbaijani import LANGUAGE as AZ
 from tests.tokenization.samples import sentences
 from tokenization.compare import compare, main, names_of, read_texts
 from tokenization.loading import load_tokenizer
@@ -15,13 +16,24 @@ from tokenization.measures import COUNTS, measure, morpheme_agreement, ratio, re
 
 
 def test_counts_by_hand(tmp_path):
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "yol", ",", "kitab"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "yol", ",", "kitab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path)
     rows, used = measure(tokenizer, ["evlər, yol xyz", "kitab"])
     first = dict(zip(COUNTS, rows[0].tolist(), strict=True))
-    assert first == {"words": 3, "word_pieces": 4, "whole": 2, "continued": 1, "pieces": 5, "unknown": 1, "lost_words": 1,
-                     "characters": 14, "bytes": 15, "documents": 1, "fits": 1}  # fmt: skip
+    assert first == {
+        "words": 3,
+        "word_tokens": 4,
+        "whole": 2,
+        "continued": 1,
+        "tokens": 5,
+        "unknown": 1,
+        "lost_words": 1,
+        "characters": 14,
+        "bytes": 15,
+        "documents": 1,
+        "fits": 1,
+    }
     assert used[[5, 6, 7, 8, 9, 1]].tolist() == [1, 1, 1, 1, 1, 1] and used.sum() == 6
     draws = resampled(2)
     assert (draws.sum(1) == 2).all()
@@ -37,33 +49,35 @@ def test_renyi_efficiency():
     assert renyi(np.array([2, 1, 1]), 3) == pytest.approx(expected)
 
 
-def test_renyi_efficiency_is_the_published_scorer_s():
-    """tokenization-scorer 1.1.8 on the two strings of its README: power 2.5, V the pieces that were seen."""
-    for text, expected in (("pick @@ed pick @@l @@ed pick @@les", 0.826506),
-                           ("pick @@e @@d pick @@l @@e @@d pick @@l @@e @@s", 0.920484)):  # fmt: skip
+def test_renyi_efficiency_equals_the_published_scorer():
+    """tokenization-scorer 1.1.8 on the two strings of its README: power 2.5, V the number of observed tokens."""
+    for text, expected in (
+        ("pick @@ed pick @@l @@ed pick @@les", 0.826506),
+        ("pick @@e @@d pick @@l @@e @@d pick @@l @@e @@s", 0.920484),
+    ):
         used = np.array(list(Counter(text.split()).values()))
         assert renyi(used, len(used), alpha=2.5) == pytest.approx(expected, abs=1e-6)
 
 
 def test_list_of_inflected_words_keeps_vowel_harmony():
-    words = read_morphemes()
+    words = read_morphemes(AZ.morphemes)
     assert len(words) >= 300 and len({word for word, _ in words}) == len(words)
     back, front = set("aıou"), set("eəiöü")
     for word, parts in words:
         assert set(word) <= set(ALPHABET) and len(parts) >= 2
         vowels = [letter for letter in word[len(parts[0]) :] if letter in back | front]
         root = [letter for letter in parts[0] if letter in back | front]
-        if "ki" in parts:  # -ki stands outside of harmony, and what follows it is front
+        if "ki" in parts:  # -ki is outside vowel harmony, and suffixes after it are front
             vowels = [letter for part in parts[1 : parts.index("ki")] for letter in part if letter in back | front]
         for before, after in zip([root[-1], *vowels], vowels, strict=False):
             assert (before in back) == (after in back), word
 
 
 def test_morpheme_agreement_by_hand(tmp_path):
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "##lərdən", "##də", "##n", "yolda"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ev", "##lər", "##lərdən", "##də", "##n", "yolda"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
     words = [("evlərdən", ["ev", "lər", "dən"]), ("yolda", ["yol", "da"]), ("evdən", ["ev", "dən"])]
-    agreement = morpheme_agreement(load_tokenizer(tmp_path), words)
+    agreement = morpheme_agreement(load_tokenizer(tmp_path), words, AZ)
     # evlərdən cut once at a border, yolda whole, evdən cut at 2 (a border) and 4 (none): 2 of 3 cuts, 2 of 4 borders
     assert agreement["precision"] == pytest.approx(200 / 3) and agreement["recall"] == 50
     assert agreement["f1"] == pytest.approx(100 * 4 / 7) and agreement["whole_words"] == pytest.approx(100 / 3)

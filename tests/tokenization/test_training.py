@@ -1,7 +1,7 @@
 """Training: the same bytes on any number of processes, weights, the errors that name a number, other people's files."""
 
 import gzip
-import json
+import re
 import subprocess
 import sys
 
@@ -10,9 +10,10 @@ import sentencepiece
 import tokenizers
 
 from common.errors import UserError
+from language.azerbaijani import LANGUAGE as AZ
 from tests.tokenization.samples import ROOT, options, sentences, write_corpus
 from tokenization import train
-from tokenization.alphabet import ALWAYS, choose_alphabet
+from tokenization.alphabet import always, choose_alphabet
 from tokenization.loading import load_tokenizer
 from tokenization.proto import rounded_scores
 from tokenization.train import count_words, train_tokenizer
@@ -24,12 +25,12 @@ def contents(folder):
 
 @pytest.mark.parametrize("name", ["wordpiece-uncased", "unigram-cased", "bpe-uncased"])
 def test_same_bytes_in_another_process(name, built, trained, tmp_path):
-    """A new interpreter has other hash seeds: what hung on the order of a hash table would show here."""
+    """A new interpreter has other hash seeds, so an order that depends on a hash table would show here."""
     code = (
-        "import json, sys; from tokenization.train import train_tokenizer\n"
-        "if __name__ == '__main__': train_tokenizer(json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], 1)"
+        "import sys; from tokenization.train import train_tokenizer; from tests.tokenization.samples import options\n"
+        "if __name__ == '__main__': train_tokenizer(options(sys.argv[1]), sys.argv[2], sys.argv[3], 1)"
     )
-    words = [json.dumps(options(name)), str(built), str(tmp_path / "again")]
+    words = [name, str(built), str(tmp_path / "again")]
     subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, check=True, capture_output=True)
     assert contents(tmp_path / "again") == contents(trained[name])
 
@@ -41,31 +42,51 @@ def test_same_bytes_on_two_processes(built, trained, tmp_path):
 
 def test_reused_only_when_nothing_changed(built, trained, capsys):
     train_tokenizer(options("bpe-cased", processes=2), built, trained["bpe-cased"], 1)
-    assert "reused" in capsys.readouterr().out
+    assert "already complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["wordpiece-cased", "unigram-cased", "bpe-cased", "phrases-uncased"])
+def test_a_word_past_the_bound_teaches_nothing(name):
+    """The trainers' time grows with the square of a word: one of 300,000 characters held prepare.py for minutes."""
+    texts = [(text, 1) for text in sentences()[:50]]
+    most = train.LONGEST[options(name).kind]
+    longer = [("ab" * 150_000, 1), ("ş" * (most + 1) + " söz", 1), ("söz", 1)]
+    counted = count_words([*texts, *longer], options(name), AZ)
+    assert counted == count_words([*texts, ("söz", 2)], options(name), AZ)
+    assert "ş" * most in count_words([("ş" * most, 1)], options(name), AZ)
 
 
 def test_copies_are_counted():
-    once = count_words([("ev ev yol", 1), ("dağ", 1)], options("wordpiece-cased"))
-    thrice = count_words([("ev ev yol", 3), ("dağ", 1)], options("wordpiece-cased"))
+    once = count_words([("ev ev yol", 1), ("dağ", 1)], options("wordpiece-cased"), AZ)
+    thrice = count_words([("ev ev yol", 3), ("dağ", 1)], options("wordpiece-cased"), AZ)
     assert once == {"ev": 2, "dağ": 1, "yol": 1}
     assert thrice == {"ev": 6, "yol": 3, "dağ": 1}
 
 
 @pytest.mark.parametrize("name", ["wordpiece-cased", "unigram-cased", "bpe-cased"])
-def test_vocabulary_that_the_text_cannot_fill(name, tmp_path):
+def test_a_vocabulary_that_the_text_cannot_fill(name, tmp_path):
     corpus = write_corpus(tmp_path / "corpus", ["bir iki üç dörd beş altı"] * 4)
-    with pytest.raises(UserError, match=r"fills only [\d,]+ pieces"):
+    with pytest.raises(UserError, match=r"fills only [\d,]+ tokens") as caught:
         train_tokenizer(options(name, vocab_size=60_000), corpus, tmp_path / "out", 1)
+    named = int(re.search(r"fills only ([\d,]+)", str(caught.value))[1].replace(",", ""))
     with pytest.raises(UserError, match="vocab_size=20"):
         train_tokenizer(options(name, vocab_size=20), corpus, tmp_path / "out", 1)
     assert not (tmp_path / "out").exists()
+    assert train_tokenizer(options(name, vocab_size=named), corpus, tmp_path / "out", 1).vocab_size == named  # it can be set
 
 
-@pytest.mark.parametrize(("change", "message"), [({"kind": "word"}, "kind=word"), ({"vocab": 3}, "tokenizer.vocab: no such"),
-                                                 ({"vocab_size": "64k"}, "vocab_size=64k")])  # fmt: skip
-def test_settings_that_cannot_work(change, message, built, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "word"}, "kind=word"),
+        ({"phrases": 3}, "phrases=3: for kind=wordpiece"),
+        ({"vocab": 3}, "tokenizer.vocab: no such"),
+        ({"vocab_size": "64k"}, "vocab_size=64k"),
+    ],
+)
+def test_settings_that_cannot_work(change, message):
     with pytest.raises(UserError, match=message):
-        train_tokenizer(options("bpe-cased") | change, built, tmp_path, 1)
+        options("bpe-cased", **change)
 
 
 def test_training_text_with_a_surrogate_is_named(tmp_path):
@@ -115,24 +136,24 @@ def test_damaged_and_missing_files(trained, tmp_path):
 def test_import_vocab_txt(tmp_path):
     from transformers import BertTokenizerFast
 
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sal", "##am", "dun", "##ya", "!", "dünya"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sal", "##am", "dun", "##ya", "!", "dünya"]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "strip_accents": null}')
     for path in (tmp_path, tmp_path / "vocab.txt"):
         tokenizer = load_tokenizer(path)
-        assert tokenizer.pieces == pieces
+        assert tokenizer.tokens == tokens
         text = ["Salam dünya!"]
         theirs = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=True)(text, add_special_tokens=False)
-        assert [pieces[i] for i in tokenizer.encode_batch(text)[0]] == ["sal", "##am", "dun", "##ya", "!"]
+        assert [tokens[i] for i in tokenizer.encode_batch(text)[0]] == ["sal", "##am", "dun", "##ya", "!"]
         assert tokenizer.encode_batch(text)[0].tolist() == theirs["input_ids"][0]
-        assert tokenizer.continues.tolist() == [piece.startswith("##") for piece in pieces]
+        assert tokenizer.continues.tolist() == [token.startswith("##") for token in tokens]
         assert tokenizer.mask_id == 4
     tokenizer.save(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").encode_batch(text)[0].tolist() == tokenizer.encode_batch(text)[0].tolist()
-    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, "sal"]))
+    (tmp_path / "vocab.txt").write_text("\n".join([*tokens, "sal"]))
     with pytest.raises(UserError, match=r"line 12.*twice"):
         load_tokenizer(tmp_path)
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces[1:]))
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens[1:]))
     with pytest.raises(UserError, match=r"pad_token \(no name known\)"):
         load_tokenizer(tmp_path)
 
@@ -146,7 +167,7 @@ def test_import_tokenizer_json_with_other_names(tmp_path):
     engine.save(str(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (0, 1, 2, 3, 7)
-    assert tokenizer.encode_batch(["salam!"])[0].tolist() == [4, 5, 6]  # the file's own truncation is not ours
+    assert tokenizer.encode_batch(["salam!"])[0].tolist() == [4, 5, 6]  # the file's own truncation is ignored
     assert tokenizer.continues[4:7].tolist() == [False, True, False]
 
 
@@ -169,10 +190,10 @@ def test_import_sentencepiece_model(trained, tmp_path):
 
 
 def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
-    """A vocab.txt as mBERT's: cased, accents kept, Chinese characters apart; what transformers makes of it is what we do."""
+    """A vocab.txt like mBERT's: cased, accents kept, Chinese characters separate; equal to transformers."""
     from transformers import BertTokenizerFast
 
-    pieces = [
+    tokens = [
         *(
             "[PAD]",
             "[unused1]",
@@ -193,7 +214,7 @@ def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
         ),
         *("İ", "##l", "##k", "q", "##iz"),
     ]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 512}')
     tokenizer = load_tokenizer(tmp_path)
     other = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), do_lower_case=False)
@@ -209,19 +230,22 @@ def test_import_of_a_multilingual_cased_vocabulary(tmp_path):
 
 
 def test_import_of_an_xlmr_folder(tmp_path):
-    """A folder as transformers saves XLM-R's: same ids and offsets; the bare .model, numbered otherwise, is refused."""
+    """A folder as transformers saves XLM-R's: same ids and offsets; the bare .model, whose ids differ, is refused."""
     from transformers import XLMRobertaTokenizer
 
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "▁sal", "am", "▁", "ü", "!", "▁dün", "ya", "q", "ı", "z", "<mask>"]
-    other = XLMRobertaTokenizer(vocab=[(piece, -float(index)) for index, piece in enumerate(pieces)])
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁sal", "am", "▁", "ü", "!", "▁dün", "ya", "q", "ı", "z", "<mask>"]
+    other = XLMRobertaTokenizer(vocab=[(token, -float(index)) for index, token in enumerate(tokens)])
     other.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     texts = ["salam dünya!", "qız ﬁ  Salam\u200b ö", ""]
     theirs = other(texts, add_special_tokens=False, return_offsets_mapping=True)
     for ids, offsets, batch, encoding in zip(
-        theirs["input_ids"], theirs["offset_mapping"], tokenizer.encode_batch(texts),
-        tokenizer.encode_with_offsets(texts), strict=True,
-    ):  # fmt: skip
+        theirs["input_ids"],
+        theirs["offset_mapping"],
+        tokenizer.encode_batch(texts),
+        tokenizer.encode_with_offsets(texts),
+        strict=True,
+    ):
         assert batch.tolist() == encoding.ids.tolist() == ids
         assert [tuple(pair) for pair in encoding.offsets.tolist()] == offsets
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id, tokenizer.mask_id) == (0, 1, 2, 3, 14)
@@ -231,29 +255,29 @@ def test_import_of_an_xlmr_folder(tmp_path):
             sentence_iterator=iter(sentences()[:200]), model_writer=file, vocab_size=150, minloglevel=2
         )
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-    with pytest.raises(UserError, match=r"numbers these pieces otherwise. Put its tokenizer\.json"):
+    with pytest.raises(UserError, match=r"numbers these tokens otherwise. Put its tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
 def test_alphabet_is_filled_up():
     words = {"söz": 5, "中": 4, "ж": 1}
-    large = choose_alphabet(words, 1000, 64_000, False, False)
-    assert set(ALWAYS) | {"中", "ж", "👍", "₺", "Ж", "გ", "é"} <= set(large) and len(large) <= 1000
+    large = choose_alphabet(words, 1000, 64_000, AZ, False, False)
+    assert set(always(AZ)) | {"中", "ж", "👍", "₺", "Ж", "გ", "é"} <= set(large) and len(large) <= 1000
     assert large == sorted(set(large)) and not any(c.isspace() for c in large)
     assert not {"’", "“", "▁", "\u00ad"} & set(large)  # the normaliser leaves none of them
-    uncased = choose_alphabet(words, 1000, 64_000, True, True)
+    uncased = choose_alphabet(words, 1000, 64_000, AZ, True, True)
     assert "👍" in uncased and not {"é".upper(), "ш", "Ш"} & set(uncased)
-    assert set(choose_alphabet(words, 1000, 4_000, False, False)) == set(ALWAYS) | {"中", "ж"}  # a small one: no room
-    assert set(choose_alphabet(words, 1, 64_000, False, False)) == set(ALWAYS)
+    assert set(choose_alphabet(words, 1000, 4_000, AZ, False, False)) == set(always(AZ)) | {"中", "ж"}  # a small one: no room
+    assert set(choose_alphabet(words, 1, 64_000, AZ, False, False)) == set(always(AZ))
 
 
 def test_large_counts_are_scaled_down():
-    """Unigram's trainer lays words out as often as they were counted: counts a thousand times as high, the same model."""
+    """Unigram's trainer repeats words as often as they were counted: counts a thousand times as high give the same model."""
     words = {"kitab": 9, "kitablar": 5, "evdə": 4, "evlər": 3, "kitabdan": 2, "evdən": 2}
-    settings = {"kind": "unigram", "vocab_size": 375, "lowercase": True}
-    small = train._train_sentencepiece(settings, words)
+    settings = options("unigram-uncased", vocab_size=375)
+    small = train._train_sentencepiece(settings, words, AZ)
     size = sum(count * (len(word.encode()) + 1) for word, count in words.items())
-    large = train._train_sentencepiece(settings, {word: 1000 * count for word, count in words.items()}, size)
+    large = train._train_sentencepiece(settings, {word: 1000 * count for word, count in words.items()}, AZ, size)
     assert large.identity == small.identity
-    with pytest.raises(UserError, match=r"vocab_size=300: 371 pieces are needed"):
-        train._train_sentencepiece(settings | {"vocab_size": 300}, words)
+    with pytest.raises(UserError, match=r"vocab_size=300: 371 tokens are needed"):
+        train._train_sentencepiece(options("unigram-uncased", vocab_size=300), words, AZ)

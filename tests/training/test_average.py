@@ -1,4 +1,4 @@
-"""The mean of checkpoints is the mean, loads like any other, and is refused where it would mean nothing."""
+"""The mean of checkpoints is correct, loads like any other, and is refused where it would be meaningless."""
 
 import json
 from pathlib import Path
@@ -24,8 +24,9 @@ def made(prepared, tmp_path):
     tokenizer = load_tokenizer(prepared / "tokenizer")
 
     def make(name: str, seed: int, other: Tokenizer | None = None, **shape: int) -> Path:
-        config = EncoderConfig(vocab_size=1600, hidden_size=16, heads=2, intermediate_size=24, max_length=32,
-                               **{"layers": 2} | shape)  # fmt: skip
+        config = EncoderConfig(
+            vocab_size=1600, hidden_size=16, heads=2, intermediate_size=24, max_length=32, **{"layers": 2} | shape
+        )
         torch.manual_seed(seed)
         write_checkpoint(tmp_path / name, MaskedLM(config).state_dict(), config, other or tokenizer)
         return tmp_path / name
@@ -33,7 +34,7 @@ def made(prepared, tmp_path):
     return make
 
 
-def test_it_is_the_mean_and_loads(made, tmp_path):
+def test_the_mean_is_correct_and_loads(made, tmp_path):
     folders = [made(f"c{seed}", seed) for seed in range(3)]
     result = run_script("-m", "training.average", *folders, "--out", tmp_path / "mean")
     assert result.returncode == 0, result.stderr
@@ -41,7 +42,7 @@ def test_it_is_the_mean_and_loads(made, tmp_path):
     model, _ = load_masked_lm(tmp_path / "mean")
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, torch.stack([part[name] for part in parts]).double().mean(0).float())
-    assert not torch.equal(parts[0]["encoder.words.weight"], parts[1]["encoder.words.weight"])
+    assert not torch.equal(parts[0]["encoder.token_embeddings.weight"], parts[1]["encoder.token_embeddings.weight"])
     assert len(json.loads((tmp_path / "mean" / "config.json").read_text())["average_of"]) == 3
 
 
@@ -52,18 +53,21 @@ def test_mean_of_one_model_is_that_model_to_the_bit(made, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_what_does_not_fit_is_refused(prepared, made, tmp_path):
+def test_incompatible_checkpoints_are_refused(prepared, made, tmp_path):
+    from tokenization.settings import Tokenizer as TokenizerSettings
     from tokenization.train import train_tokenizer
 
     first = made("first", 0)
-    values = {"kind": "wordpiece", "vocab_size": 1400, "lowercase": True, "min_frequency": 2, "alphabet_size": 1000,
-              "sample_characters": 10**9}  # fmt: skip
-    other = train_tokenizer(values, prepared / "corpus", tmp_path / "other", 0)
+    other = train_tokenizer(TokenizerSettings(vocab_size=1400, prune_from=1), prepared / "corpus", tmp_path / "other", 0)
     assert other.identity != load_tokenizer(first).identity
     bad = made("bad", 2)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-7])
-    for second, words in [(made("deep", 1, layers=3), "layers: 2 and 3"), (made("foreign", 1, other), "another tokenizer"),
-                          (bad, "damaged"), (tmp_path / "nowhere", "no such")]:  # fmt: skip
+    for second, words in [
+        (made("deep", 1, layers=3), "layers: 2 and 3"),
+        (made("foreign", 1, other), "another tokenizer"),
+        (bad, "damaged"),
+        (tmp_path / "nowhere", "no such"),
+    ]:
         with pytest.raises(UserError, match=words):
             average_checkpoints([first, second], tmp_path / "out")
         assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""compile=true changes the speed and, with dropout, which units are dropped (its kernels draw otherwise); nothing else."""
+"""compile=true changes the speed and, with dropout, which units are dropped (another random stream); nothing else."""
 
 import json
 

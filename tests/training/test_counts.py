@@ -1,7 +1,6 @@
-"""bias_from_counts: a new model knows how often each piece stands in the text, and nothing else."""
+"""bias_from_counts: a new model knows the frequency of each token, and nothing else."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +10,14 @@ from data.layout import Layout
 from data.shards import DOCUMENT, Shards
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
-from training.starting import take_weights
+from training.starting import begin_from_counts, begin_from_text
 
 SIZE = 60
 
 
 @pytest.fixture
 def shards() -> Shards:
-    """Pieces of very different frequency; some never stand in the text."""
+    """Tokens of very different frequency; some never occur in the text."""
     tokens = np.random.default_rng(0).zipf(1.5, 5000)
     tokens = (tokens[tokens < SIZE - 10] + 5).astype("<u2")
     table = np.zeros(1, DOCUMENT)
@@ -27,8 +26,8 @@ def shards() -> Shards:
 
 
 def test_counts(shards):
-    assert shards.piece_counts(SIZE).tolist() == [int((shards.tokens == piece).sum()) for piece in range(SIZE)]
-    sampled = shards.piece_counts(SIZE, sample=len(shards.tokens) // 2)  # every second token
+    assert shards.token_counts(SIZE).tolist() == [int((shards.tokens == token).sum()) for token in range(SIZE)]
+    sampled = shards.token_counts(SIZE, sample=len(shards.tokens) // 2)  # every second token
     assert sampled.tolist() == np.bincount(shards.tokens[::2], minlength=SIZE).tolist()
 
 
@@ -36,24 +35,24 @@ def test_counts(shards):
 def test_a_new_model_guesses_by_frequency(shards, wanted):
     torch.manual_seed(0)
     model = MaskedLM(EncoderConfig("modern", SIZE, 32, 2, 2, 48, dropout=0.0)).eval()
-    take_weights(model, {"start_from": None, "bias_from_counts": wanted, "embeddings_from_text": False}, None, shards)
+    if wanted:
+        begin_from_counts(model, shards)
     ids = torch.from_numpy(shards.tokens[:1500].astype(np.int64))
     positions = torch.arange(0, 1500, 3)
     with torch.no_grad():
         loss = float(model(ids, Layout.of([500] * 3), positions, ids[positions]) / len(positions))
-    shares = (shards.piece_counts(SIZE) + 1) / (shards.piece_counts(SIZE) + 1).sum()
+    shares = (shards.token_counts(SIZE) + 1) / (shards.token_counts(SIZE) + 1).sum()
     expected = float(-np.log(shares[ids[positions].numpy()]).mean()) if wanted else np.log(SIZE)
     assert loss == pytest.approx(expected, abs=0.1)
 
 
 def test_embeddings_from_text(shards):
-    """As long as drawn ones, a function of the text; a piece that never stands there keeps what was drawn."""
-    settings = {"start_from": None, "bias_from_counts": False, "embeddings_from_text": True}
+    """As long as drawn ones, a function of the text; a token that never stands there keeps what was drawn."""
     torch.manual_seed(0)
     model = MaskedLM(EncoderConfig("modern", SIZE, 32, 2, 2, 48, dropout=0.0))
-    drawn = model.encoder.words.weight.detach().clone()
-    take_weights(model, settings, SimpleNamespace(vocab_size=SIZE), shards)
-    words = model.encoder.words.weight.detach()
+    drawn = model.encoder.token_embeddings.weight.detach().clone()
+    begin_from_text(model, shards, SIZE)
+    words = model.encoder.token_embeddings.weight.detach()
     assert torch.equal(words[SIZE - 1], drawn[SIZE - 1])
     changed = (words != drawn).any(1)
     assert 10 < changed.sum() < SIZE

@@ -1,4 +1,4 @@
-"""Pre-training with a teacher: killed and resumed to the same bit, on two ranks as on one, its cost in the summary."""
+"""Pre-training with a teacher: killed and resumed to the same bit, two ranks equal one, its cost in the summary."""
 
 import json
 import signal
@@ -11,13 +11,16 @@ import safetensors.torch
 import torch
 
 from common.errors import UserError
+from common.settings import checked
 from model.encoder import EncoderConfig
 from model.store import load_masked_lm, read_checkpoint
 from tests.conftest import ROOT, run_script, training_words
 from tests.training.test_distributed import with_two
 from tests.training.test_resume import ENVIRONMENT, assert_same, last_step
 from tokenization.loading import load_tokenizer
-from training.teachers import behind, check_distill, ledger, masked_lm, measured
+from training.ancestry import ancestry, known_hours, ledger
+from training.settings import Distill
+from training.teachers import masked_lm
 
 GOOD = {"teacher": None, "weight": 0.5, "temperature": 2.0, "hidden": None, "hidden_weight": 1.0, "layers": None}
 LARGER = ["model.hidden_size=48", "model.layers=3", "model.heads=3", "budget.steps=6"]
@@ -41,12 +44,13 @@ def whole(prepared, teacher, tmp_path_factory) -> Path:
     return run
 
 
-def test_killed_and_resumed_it_ends_equal(prepared, teacher, whole, tmp_path):
-    """Projections included, which only the checkpoints on the way hold."""
+def test_killed_and_resumed_it_ends_with_equal_weights(prepared, teacher, whole, tmp_path):
+    """Projections included, which only intermediate checkpoints contain."""
     run = tmp_path / "run"
     words = training_words(prepared, run, *STUDENT, f"distill.teacher={teacher}")
-    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while last_step(run) < 8 and process.poll() is None:
         pass
     process.send_signal(signal.SIGKILL)
@@ -55,13 +59,13 @@ def test_killed_and_resumed_it_ends_equal(prepared, teacher, whole, tmp_path):
     step = max((run / "checkpoints").glob("step-*"))
     kept = safetensors.torch.load_file(step / "projections.safetensors")
     assert set(kept) == {f"projections.{n}.weight" for n in range(3)} and kept["projections.0.weight"].shape == (48, 32)
-    load_masked_lm(step)  # a checkpoint on the way is a model too
+    load_masked_lm(step)  # an intermediate checkpoint is a model too
     result = run_script(*words)
     assert result.returncode == 0 and "going on from step" in result.stdout, result.stderr
     assert_same(run, whole)
 
 
-def test_the_summary_says_what_the_teacher_cost(teacher, whole):
+def test_the_summary_has_the_teacher_s_cost(teacher, whole):
     summary = json.loads((whole / "summary.json").read_text())
     before = json.loads((teacher / "summary.json").read_text())
     assert summary["ledger"] == {str((teacher / "checkpoint").absolute()): before["hours"]}
@@ -70,15 +74,15 @@ def test_the_summary_says_what_the_teacher_cost(teacher, whole):
     weights, config, *_ = read_checkpoint(whole)
     assert summary["parameters"] == sum(value.numel() for value in weights.values())
     assert not any(name.startswith("projections") for name in weights) and config.hidden_size == 32
-    assert measured(ledger(whole)) == pytest.approx(summary["hours"] + before["hours"])
-    assert behind(whole, teacher) == ledger(whole)  # what two share is counted once
+    assert known_hours(ledger(whole)) == pytest.approx(summary["hours"] + before["hours"])
+    assert ancestry(whole, teacher) == ledger(whole)  # shared cost is counted once
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     parts = [line["distillation"] for line in lines if "loss" in line]
     assert len(parts) == 16 and all(part["kl"] > 0 and part["hidden"] > 0 for part in parts)
 
 
 @pytest.mark.slow
-def test_two_ranks_teach_as_one(prepared, teacher, whole, tmp_path):
+def test_two_ranks_equal_one(prepared, teacher, whole, tmp_path):
     run = tmp_path / "two"
     with_two(*training_words(prepared, run, *STUDENT, f"distill.teacher={teacher}"))
     ours, theirs = (safetensors.torch.load_file(r / "checkpoint" / "model.safetensors") for r in (run, whole))
@@ -86,25 +90,22 @@ def test_two_ranks_teach_as_one(prepared, teacher, whole, tmp_path):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_teacher_that_cannot_teach_is_refused(prepared, teacher, whole, tmp_path):
+def test_an_incompatible_teacher_is_refused(prepared, teacher, whole, tmp_path):
     tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = EncoderConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, layers=2, heads=2, intermediate_size=48)
-    settings = {"last_block_on_masked": True, "phases": [{"max_length": 64, "until": 1.0}]}
 
-    def build(**changed):
-        return masked_lm({**settings, "distill": {**GOOD, "teacher": str(teacher), **changed}}, shape, tokenizer,
-                         torch.device("cpu"))  # fmt: skip
+    def build(longest=64, **changed):
+        return masked_lm(shape, True, Distill(str(teacher), **changed), longest, tokenizer, torch.device("cpu"))
 
     torch.manual_seed(3)
-    plain = masked_lm({**settings, "distill": GOOD}, shape, tokenizer, torch.device("cpu"))
+    plain = masked_lm(shape, True, Distill(), 64, tokenizer, torch.device("cpu"))
     torch.manual_seed(3)
-    taught = build(hidden="mse")
-    assert all(torch.equal(value, taught.state_dict()[name]) for name, value in plain.state_dict().items())  # the same start
-    with pytest.raises(UserError, match=r"layers: \[2, 9\] is not there; the student has layers 0 \(embeddings\) to 2"):
+    student = build(hidden="mse")
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in plain.state_dict().items())  # the same start
+    with pytest.raises(UserError, match=r"layers: \[2, 9\] does not exist; the student has layers 0 \(embeddings\) to 2"):
         build(hidden="mse", layers=[[2, 9]])
-    settings["phases"] = [{"max_length": 512, "until": 1.0}]
     with pytest.raises(UserError, match="a max_length of 512 is above the teacher's"):
-        build()
+        build(512)
     other = run_script("prepare.py", f"workdir={tmp_path}", "tokenizer.vocab_size=1200", f"corpus_dir={prepared / 'corpus'}")
     assert other.returncode == 0, other.stderr
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
@@ -112,9 +113,19 @@ def test_a_teacher_that_cannot_teach_is_refused(prepared, teacher, whole, tmp_pa
         build()
 
 
-@pytest.mark.parametrize(("key", "value"), [("weight", 1.5), ("weight", True), ("temperature", 0), ("hidden", "l1"),
-                                            ("hidden_weight", -1), ("layers", [[1]]), ("layers", [["a", 1]])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weight", 1.5),
+        ("weight", True),
+        ("temperature", 0),
+        ("hidden", "l1"),
+        ("hidden_weight", -1),
+        ("layers", [[1]]),
+        ("layers", [["a", 1]]),
+    ],
+)
 def test_wrong_values_are_named(key, value):
-    check_distill(GOOD)
-    with pytest.raises(UserError, match=rf"distill\.{key}="):
-        check_distill({**GOOD, key: value})
+    checked(Distill, GOOD, "distill")
+    with pytest.raises(UserError, match=rf"distill\.{key}\b.*: expected"):
+        checked(Distill, {**GOOD, key: value}, "distill")

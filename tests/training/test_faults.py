@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite, or a spike: the step is not taken on any rank, it is counted and named."""
+"""A non-finite loss or gradient, or a spike: the step is skipped on every rank, counted and named."""
 
 import json
 import socket
@@ -10,28 +10,26 @@ import torch
 
 from data.loader import DROPOUT
 from data.packing import stream
-from tests.conftest import ROOT, TINY, run_script, training_words
+from tests.conftest import ROOT, TINY, run_script, training_words, with_hooks
 
-# Runs train.py with a fault in chosen batches: BAD is {seed of the batch's dropout: kind}, or {"all": kind}. That seed is
-# a function of (seed, epoch, batch), so the fault sits in the same batch whatever the number of ranks.
-DRIVER = """
-import json, os, runpy, sys
+# Runs train.py with a fault in chosen batches and saves each rank's weights after the last step.
+# BAD is {seed of the batch's dropout: kind}, or {"all": kind}. That seed is
+# a function of (seed, epoch, batch), so the fault is in the same batch for any number of ranks.
+DRIVER = with_hooks("""
+import json, os
 import torch
-import model.mlm as mlm
-sys.argv = sys.argv[1:]
-bad, real, models = json.loads(os.environ["BAD"]), mlm.MaskedLM.forward, {}
-def forward(self, *rest):
-    models["model"] = self
-    loss = real(self, *rest)
+bad = json.loads(os.environ["BAD"])
+def spoil(model, _inputs, loss):
     kind = bad.get(str(torch.initial_seed()), bad.get("all"))
     if kind == "gradient":  # the loss is finite, its gradient overflows
-        weight = self.encoder.words.weight[0, 0]
+        weight = model.encoder.token_embeddings.weight[0, 0]
         return loss + (weight - weight.detach()) * 1e38 * 1e38
     return loss * float(kind) if kind else loss
-mlm.MaskedLM.forward = forward
-runpy.run_path(sys.argv[0], run_name="__main__")
-torch.save(models["model"].state_dict(), os.path.join(os.environ["DUMP"], "rank-" + os.environ.get("RANK", "0")))
-"""
+def on_model(model):
+    model.register_forward_hook(spoil)
+def on_step(run):
+    torch.save(run.raw.state_dict(), os.path.join(os.environ["DUMP"], f"rank-{run.ranks.rank}"))
+""")
 assert "batch_tokens=1024" in TINY and "micro_batch_tokens=512" in TINY  # two micro-batches a step
 
 
@@ -87,14 +85,16 @@ def test_bad_steps_are_skipped_counted_and_named(faulty):
 
 def test_skipped_on_all_ranks_alike(faulty):
     """Both ranks hold the same weights to the bit, and those of the run with one rank to 1e-5."""
-    one, first, second = (torch.load(folder / name, weights_only=True) for folder, name in
-                          ((faulty[0], "rank-0"), (faulty[1], "rank-0"), (faulty[1], "rank-1")))  # fmt: skip
+    one, first, second = (
+        torch.load(folder / name, weights_only=True)
+        for folder, name in ((faulty[0], "rank-0"), (faulty[1], "rank-0"), (faulty[1], "rank-1"))
+    )
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
         torch.testing.assert_close(value, one[name], atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_too_many_in_a_row_stops_with_a_remedy_that_works(prepared, tmp_path):
+def test_too_many_in_a_row_stop_with_a_working_remedy(prepared, tmp_path):
     run = tmp_path / "run"
     words = ["budget.steps=30", "checkpoint_every=2", "log_every=3", "max_skipped_in_a_row=5"]
     result = run_with(json.dumps({"all": "inf"}), tmp_path, training_words(prepared, run, *words))
@@ -112,7 +112,7 @@ def test_too_many_in_a_row_stops_with_a_remedy_that_works(prepared, tmp_path):
 
 
 def test_spike_is_skipped_and_nothing_else(prepared, tmp_path):
-    """Step 1 is NaN as well: it must not blind the rule, which looks back on 10 steps here."""
+    """Step 1 is NaN as well: it must not disable the rule, which uses the last 10 steps here."""
     words = ["budget.steps=16", "spike_sigmas=25", "spike_window=10", "checkpoint_every=12"]
     result = run_with(faults(s1="nan", s13="10000"), tmp_path, training_words(prepared, tmp_path / "run", *words))
     assert result.returncode == 0, result.stderr

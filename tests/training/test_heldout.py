@@ -1,4 +1,4 @@
-"""Bits per character by its definition, computed a second way, and fixed whatever the order or the batch."""
+"""Bits per character by its definition, computed a second way, and independent of order and batch."""
 
 import json
 import math
@@ -62,7 +62,7 @@ def test_equals_the_definition(checkpoint, tmp_path):
         entry[0] -= float(logits[range(len(window.targets)), window.targets].sum())
         entry[1] += int((logits.argmax(-1).numpy() == window.targets).sum())
         entry[2] += len(window.targets)
-        entry[3] += sum(len(tokenizer.pieces[t].removeprefix("##")) for t in window.targets)
+        entry[3] += sum(len(tokenizer.tokens[t].removeprefix("##")) for t in window.targets)
     for name, (loss, right, masked, characters) in sums.items():
         got = report["sources"][name]
         assert got["masked"] == masked
@@ -92,12 +92,15 @@ def test_command_prints_table_and_json(checkpoint, tmp_path):
     assert json.loads(result.stdout)["loss"] == pytest.approx(scores_of(checkpoint, file)["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("content", "words"), [
-    (b"", "holds no documents"),
-    (b'{"title": "x"}\n', 'line 1: no "text"'),
-    (b'{"text": "a"}\n{"text": \n', "line 2: not valid JSON"),
-    (b"[1, 2]\n", "expected a JSON object"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no documents"),
+        (b'{"title": "x"}\n', 'line 1: no "text"'),
+        (b'{"text": "a"}\n{"text": \n', "line 2: not valid JSON"),
+        (b"[1, 2]\n", "expected a JSON object"),
+    ],
+)
 def test_bad_files_are_named(checkpoint, tmp_path, content, words):
     file = tmp_path / "bad.jsonl"
     file.write_bytes(content)
@@ -108,3 +111,18 @@ def test_bad_files_are_named(checkpoint, tmp_path, content, words):
 def test_missing_checkpoint_is_named(tmp_path):
     result = run_script("-m", "training.heldout", tmp_path / "nowhere", tmp_path / "text.jsonl")
     assert result.returncode == 2 and "no such checkpoint" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_frequency_bits_equal_those_of_a_frequency_model(checkpoint, tmp_path):
+    """A decoder with zero weights and the log frequencies as bias predicts frequencies only."""
+    write_jsonl(tmp_path / "held.jsonl", TEXTS)
+    model, tokenizer = load_masked_lm(checkpoint)
+    heldout = read_heldout(tmp_path / "held.jsonl", tokenizer, 48)
+    assert "frequency_bits_per_character" not in evaluate(model, heldout, start("cpu"), torch.float32)
+    heldout.counts = np.random.default_rng(0).integers(0, 50, tokenizer.vocab_size).astype(float)
+    with torch.no_grad():
+        model.encoder.token_embeddings.weight.zero_()
+        shares = torch.from_numpy((heldout.counts + 1) / (heldout.counts + 1).sum())
+        model.head.bias.copy_(shares.log().float())
+    report = evaluate(model, heldout, start("cpu"), torch.float32)
+    assert report["frequency_bits_per_character"] == pytest.approx(report["bits_per_character"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Bits per character by length: the buckets add up to the whole, and a window as long as the texts changes nothing."""
+"""Bits per character by length: the groups sum to the whole, and a window as long as the texts changes nothing."""
 
 import pytest
 import torch
@@ -11,16 +11,21 @@ from tests.conftest import run_script
 from tokenization.loading import load_tokenizer
 from training.distributed import start
 from training.heldout import evaluate, read_heldout
-from training.lengths import bucket, length_table
+from training.lengths import length_group, length_table
 
 
-def test_buckets():
-    assert [bucket(n) for n in (1, 128, 129, 2048, 2049, 9000)] == [
-        "1-128", "1-128", "129-512", "513-2048", "2049-8192", "over 8192",
-    ]  # fmt: skip
+def test_length_groups():
+    assert [length_group(n) for n in (1, 128, 129, 2048, 2049, 9000)] == [
+        "1-128",
+        "1-128",
+        "129-512",
+        "513-2048",
+        "2049-8192",
+        "over 8192",
+    ]
 
 
-def test_buckets_add_up_and_the_hidden_pieces_are_the_same(prepared, tmp_path):
+def test_length_groups_add_up_and_the_masked_tokens_are_the_same(prepared, tmp_path):
     tokenizer = load_tokenizer(prepared / "tokenizer")
     shape = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 24, "max_length": 700, "initializer_range": 0.5}
     torch.manual_seed(0)
@@ -31,9 +36,9 @@ def test_buckets_add_up_and_the_hidden_pieces_are_the_same(prepared, tmp_path):
     plain = evaluate(model, read_heldout(tmp_path / "held.jsonl", tokenizer, 700), start("cpu"), torch.float32)
     assert table["700"]["all"]["loss"] == pytest.approx(plain["loss"])
     for column in table.values():
-        buckets = {name: scores for name, scores in column.items() if name != "all"}
-        assert sum(scores["masked"] for scores in buckets.values()) == column["all"]["masked"] == plain["masked"]
-        assert list(buckets) == list(table["64"])[:-1]
+        groups = {name: scores for name, scores in column.items() if name != "all"}
+        assert sum(scores["masked"] for scores in groups.values()) == column["all"]["masked"] == plain["masked"]
+        assert list(groups) == list(table["64"])[:-1]
     assert table["128"]["1-128"]["loss"] == pytest.approx(table["700"]["1-128"]["loss"])  # nothing was cut there
     assert table["64"]["129-512"]["loss"] != pytest.approx(table["700"]["129-512"]["loss"], rel=1e-6)
 

@@ -1,4 +1,4 @@
-"""Sentence vectors: the loss by its definition, pairs from neighbours, and sentence-transformers gives the same vectors."""
+"""Sentence vectors: the loss by its definition, pairs from neighbours, and equality with sentence-transformers."""
 
 import json
 
@@ -11,14 +11,15 @@ from scipy.stats import spearmanr
 from common.errors import UserError
 from common.files import read_json, write_jsonl, write_text
 from data.layout import Layout
-from data.next_sentence import read_documents
-from data.splits import split_of
+from language.azerbaijani import LANGUAGE as AZ
+from model.convert.importing import import_checkpoint
 from model.embeddings import embed, export_sentences, main, mean_vectors, rows_of
 from model.encoder import EncoderConfig
 from model.folder import write_checkpoint
-from model.importing import import_checkpoint
 from model.mlm import MaskedLM
 from model.store import load_encoder
+from tasks.next_sentence import read_documents
+from tasks.splits import split_of
 from tests.conftest import ROOT, run_script
 from tests.model.peers import write_peer
 from tokenization.loading import load_tokenizer
@@ -41,7 +42,7 @@ def checkpoint_of(folder, tokenizer: Tokenizer, architecture: str, **more):
 
 
 def test_mean_over_all_tokens_at_unit_length(prepared, tmp_path):
-    """By hand, a text at a time; in any order and batch the same; longer texts are cut."""
+    """By hand, one text at a time; the same in any order and batch; longer texts are cut."""
     tokenizer = load_tokenizer(prepared / "tokenizer")
     checkpoint_of(tmp_path / "ours", tokenizer, "bert")
     encoder, _ = load_encoder(tmp_path / "ours")
@@ -57,7 +58,7 @@ def test_mean_over_all_tokens_at_unit_length(prepared, tmp_path):
 
 
 def test_info_nce_is_its_definition():
-    """A loop over rows; a second text that says the same as the true one is no negative."""
+    """A loop over rows; a second text equal to the positive is not a negative."""
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.nn.functional.normalize(torch.randn(5, 7, generator=generator), dim=1) for _ in range(2))
     names = np.array([0, 1, 2, 1, 4])
@@ -77,9 +78,9 @@ def test_spearman_equals_scipys():
         assert spearman(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
 
 
-def test_neighbours_keep_documents_apart():
+def test_neighbours_are_from_one_document():
     documents = [{"id": f"d{n}", "text": " ".join(f"Cümlə nömrə {n} {k} burada durur." for k in range(7))} for n in range(40)]
-    train, heldout = neighbours(documents)
+    train, heldout = neighbours(documents, AZ)
     assert len(train) + len(heldout) == 40 * 3
     used = [text for pair in train + heldout for text in pair]
     assert len(used) == len(set(used))
@@ -89,10 +90,14 @@ def test_neighbours_keep_documents_apart():
             assert (split_of(f"d{number}") == 2) == held and second.split()[2:4] == [number, str(place + 1)]
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    ("score\tsentence1\tsentence2\n5.0\ta b\n", "line 2"), ("score\tsentence1\tsentence2\nx\ta\tb\n", "line 2"),
-    ("score\tsentence1\tsentence2\n1\ta\tb\n", "fewer than two"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("score\tsentence1\tsentence2\n5.0\ta b\n", "line 2"),
+        ("score\tsentence1\tsentence2\nx\ta\tb\n", "line 2"),
+        ("score\tsentence1\tsentence2\n1\ta\tb\n", "fewer than two"),
+    ],
+)
 def test_bad_scored_pairs_are_named(content, said, tmp_path):
     write_text(tmp_path / "pairs.tsv", content)
     with pytest.raises(UserError, match=said):
@@ -130,7 +135,7 @@ def test_sentence_transformers_gives_the_same_vectors(kind, prepared, tmp_path, 
     assert main(["vectors", str(tmp_path / "ours"), str(tmp_path / "texts.txt"), str(tmp_path / "v.npy")]) == 0
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), vectors[:3].numpy(), atol=1e-6)
     assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
@@ -155,7 +160,7 @@ NOUNS = ("kitab", "dağ", "çay", "şəhər", "uşaq", "qatar", "alma", "dəniz"
 
 
 def by_hand(encoder, tokenizer, texts):
-    """Unit means over the tokens, a text at a time."""
+    """Unit means over the tokens, one text at a time."""
     found = []
     for row in rows_of(tokenizer, texts, 48):
         mean = encoder(torch.from_numpy(row), Layout.of([len(row)])).sum(0) / len(row)
@@ -164,31 +169,46 @@ def by_hand(encoder, tokenizer, texts):
 
 
 def scores_by_hand(first, second, a, b, gold):
-    """Share of texts whose own next one is the nearest, and Spearman by scipy, of vectors [n, H]."""
+    """Share of texts whose own successor is the nearest, and Spearman by scipy, of vectors [n, H]."""
     nearest = [max(range(len(second)), key=lambda j, i=i: float(first[i] @ second[j])) == i for i in range(len(first))]
     cosines = [float(x @ y) for x, y in zip(a, b, strict=True)]
     return {"next_sentence": np.mean(nearest), "of": len(first), "spearman": spearmanr(cosines, gold).statistic}
 
 
-def test_one_step_is_that_of_the_definition(prepared, tmp_path):
-    """Pairs, loss, gradient, weights after it and scores, all from the texts that this test wrote and torch's primitives."""
+def test_one_step_equals_the_definition(prepared, tmp_path):
+    """Pairs, loss, gradient, updated weights and scores, all from this test's texts and torch's primitives."""
     tokenizer = load_tokenizer(prepared / "tokenizer")
     checkpoint_of(tmp_path / "ours", tokenizer, "bert", dropout=0.0)
-    pairs = {f"d{n}": (f"Bu gün {noun} haqqında danışırıq.", f"Sabah {noun} barədə bir nağıl oxuyacağıq!")
-             for n, noun in enumerate(NOUNS, start=10)}  # fmt: skip
-    pairs["d11"] = (pairs["d11"][0], pairs["d10"][1])  # it says what another one says
+    pairs = {
+        f"d{n}": (f"Bu gün {noun} haqqında danışırıq.", f"Sabah {noun} barədə bir nağıl oxuyacağıq!")
+        for n, noun in enumerate(NOUNS, start=10)
+    }
+    pairs["d11"] = (pairs["d11"][0], pairs["d10"][1])  # equal to another positive
     write_jsonl(tmp_path / "texts.jsonl", [{"id": name, "text": f"{a} {b} Son."} for name, (a, b) in pairs.items()])
     train, heldout = ([pair for name, pair in pairs.items() if (split_of(name) == 2) == held] for held in (False, True))
     assert len(heldout) > 2 and {pairs["d10"], pairs["d11"]} <= set(train)
     gold = [3.0, 1.0, 2.0]
-    write_jsonl(tmp_path / "scored.jsonl", [
-        {"text": a, "text_b": b, "score": score} for (a, b), score in zip(train, gold, strict=False)
-    ])  # fmt: skip
+    write_jsonl(
+        tmp_path / "scored.jsonl",
+        [{"text": a, "text_b": b, "score": score} for (a, b), score in zip(train, gold, strict=False)],
+    )
     rate, decay = 1e-2, 0.1
-    words = [f"checkpoint={tmp_path / 'ours'}", f"documents={tmp_path}/texts.jsonl", f"test={tmp_path / 'scored.jsonl'}",
-             f"run_dir={tmp_path / 'run'}", f"batch={len(train)}", "max_length=48", "temperature=0.2", "log_every=1",
-             "clip=null", "schedule.warmup=0", f"optimizer.lr={rate}", f"optimizer.weight_decay={decay}", "device=cpu",
-             "precision=fp32"]  # fmt: skip
+    words = [
+        f"checkpoint={tmp_path / 'ours'}",
+        f"documents={tmp_path}/texts.jsonl",
+        f"test={tmp_path / 'scored.jsonl'}",
+        f"run_dir={tmp_path / 'run'}",
+        f"batch={len(train)}",
+        "max_length=48",
+        "temperature=0.2",
+        "log_every=1",
+        "clip=null",
+        "schedule.warmup=0",
+        f"optimizer.lr={rate}",
+        f"optimizer.weight_decay={decay}",
+        "device=cpu",
+        "precision=fp32",
+    ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assert run(compose("sentences", words)) == 0
 
@@ -213,7 +233,7 @@ def test_one_step_is_that_of_the_definition(prepared, tmp_path):
     moved = dict(after.named_parameters())
     for name, weight in encoder.named_parameters():
         wanted = weight.detach().clone()
-        if name in gradients:  # Adam's first step: the mean of the gradients is the gradient, that of the squares its square
+        if name in gradients:  # Adam's first step: the first moment gives the gradient, the second its square
             wanted *= 1 - rate * decay * (weight.ndim > 1)
             wanted -= rate * gradients[name] / (gradients[name].abs() + 1e-6)
         torch.testing.assert_close(moved[name], wanted, atol=0.1 * rate, rtol=0)
@@ -230,22 +250,34 @@ def test_one_step_is_that_of_the_definition(prepared, tmp_path):
 
 @pytest.mark.slow
 def test_the_command(prepared, tmp_path):
-    """From the demo's documents: what transformers makes of the exported folder has the scores that the run printed; it is
-    used again; bad words end with 2."""
+    """From the demo's documents: transformers on the exported folder has the scores that the run printed; a rerun is
+    skipped; bad overrides exit with 2."""
     import transformers
 
     checkpoint_of(tmp_path / "ours", load_tokenizer(prepared / "tokenizer"), "bert", initializer_range=0.02)
     write_jsonl(tmp_path / "scored.jsonl", [{"text": t, "text_b": t[:-1], "score": n} for n, t in enumerate(TEXTS)])
-    words = ["-m", "training.sentences", f"checkpoint={tmp_path / 'ours'}", f"documents={ROOT}/data/demo/corpus/*.jsonl",
-             "optimizer.lr=3e-3", "epochs=5", "batch=16", "max_length=48", "device=cpu", "precision=fp32", "threads=1",
-             f"test={tmp_path / 'scored.jsonl'}", f"hydra.run.dir={tmp_path / 'run'}"]  # fmt: skip
+    words = [
+        "-m",
+        "training.sentences",
+        f"checkpoint={tmp_path / 'ours'}",
+        f"documents={ROOT}/data/demo/corpus/*.jsonl",
+        "optimizer.lr=3e-3",
+        "epochs=5",
+        "batch=16",
+        "max_length=48",
+        "device=cpu",
+        "precision=fp32",
+        "threads=1",
+        f"test={tmp_path / 'scored.jsonl'}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     result = run_script(*words)
     assert result.returncode == 0, result.stderr
     summary = read_json(tmp_path / "run" / "summary.json")
     losses = [line["loss"] for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").open()) if "loss" in line]
     assert losses[-1] < losses[0] and summary["after"]["next_sentence"] > summary["before"]["next_sentence"]
     export_sentences(tmp_path / "run", tmp_path / "out")
-    _, heldout = neighbours(read_documents(sorted((ROOT / "data" / "demo" / "corpus").glob("*.jsonl"))))
+    _, heldout = neighbours(read_documents(sorted((ROOT / "data" / "demo" / "corpus").glob("*.jsonl"))), AZ)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     model = transformers.AutoModel.from_pretrained(tmp_path / "out").eval()
 
@@ -260,7 +292,7 @@ def test_the_command(prepared, tmp_path):
     assert summary["after"] == pytest.approx(scores_by_hand(*both, range(3)))
     shown = f"{summary['after']['next_sentence']:.1%} of {len(heldout)} held-out sentences"
     assert shown in result.stdout and f"Sentence vectors: {shown}" in (tmp_path / "out" / "README.md").read_text()
-    assert "reused" in run_script(*words).stdout
+    assert "already complete" in run_script(*words).stdout
     for word, said in (
         ("documents=nowhere/*.jsonl", "no such files"),
         ("batch=1", "at least 2"),

@@ -1,6 +1,6 @@
-"""One run on two hosts: one of them dies in the middle, comes back, and the run ends as if nothing had happened.
+"""One run on two hosts: one dies in the middle, comes back, and the run ends as if nothing had happened.
 
-The hosts are two network namespaces joined by a pair of virtual interfaces; they share the disk, as a cluster's nodes do.
+The hosts are two network namespaces joined by a pair of virtual interfaces; like a cluster's nodes they share a disk.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def hosts() -> Iterator[dict[str, str]]:
 
 
 def kill_host(name: str) -> int:
-    """SIGKILL to every process inside the namespace, agent and worker alike; how many there were."""
+    """SIGKILL to every process inside the namespace, agent and worker; returns their number."""
     pids = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True).stdout.split()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -60,13 +60,28 @@ def kill_host(name: str) -> int:
 
 
 def start_host(host: str, name: str, words: list[str], log: Path) -> subprocess.Popen:
-    """What README says to start on each machine, here inside one namespace."""
-    command = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-               "--max-restarts=5", "--rdzv-backend=c10d", "--rdzv-id=encoder", f"--rdzv-endpoint={HOSTS['a']}:29400",
-               f"--rdzv-conf=is_host={int(host == 'a')}", f"--local-addr={HOSTS[host]}", *words]  # fmt: skip
+    """The command that README gives for each machine, run inside one namespace."""
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        name,
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--max-restarts=5",
+        "--rdzv-backend=c10d",
+        "--rdzv-id=encoder",
+        f"--rdzv-endpoint={HOSTS['a']}:29400",
+        f"--rdzv-conf=is_host={int(host == 'a')}",
+        f"--local-addr={HOSTS[host]}",
+        *words,
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "veth0"}
-    # With its default 0, torch (2.13 at least) lets an agent that survived keep the address of its store to itself, and
-    # the one that comes back waits for it until both give up (dynamic_rendezvous.py, next_rendezvous).
+    # With its default 0, torch (2.13 at least) lets a surviving agent keep the address of its store to itself, and the
+    # returning one waits for it until both give up (dynamic_rendezvous.py, next_rendezvous).
     env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     with open(log, "ab") as out:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
@@ -78,7 +93,7 @@ def lines(run: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_host_that_dies_and_returns_changes_nothing(prepared, hosts, tmp_path):
+def test_a_host_that_dies_and_returns_does_not_change_the_result(prepared, hosts, tmp_path):
     alone, run = tmp_path / "alone", tmp_path / "run"
     result = run_script(*training_words(prepared, alone, *WORDS))
     assert result.returncode == 0, result.stderr
@@ -96,8 +111,9 @@ def test_a_host_that_dies_and_returns_changes_nothing(prepared, hosts, tmp_path)
     assert agents["a"].poll() is None, said()
     agents["b"] = start_host("b", hosts["b"], words, tmp_path / "b.log")
     assert [agent.wait(timeout=240) for agent in agents.values()] == [0, 0], said()
-    assert (tmp_path / "a.log").read_text().count("going on from step") + \
-        (tmp_path / "b.log").read_text().count("going on from step") == 1  # fmt: skip
+    assert (tmp_path / "a.log").read_text().count("going on from step") + (tmp_path / "b.log").read_text().count(
+        "going on from step"
+    ) == 1
     ours, theirs = ([(line["step"], line["loss"]) for line in lines(r) if "loss" in line] for r in (run, alone))
     assert [step for step, _ in ours] == [step for step, _ in theirs] == list(range(1, 41))
     torch.testing.assert_close(torch.tensor([x for _, x in ours]), torch.tensor([x for _, x in theirs]), atol=1e-6, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Each way in which a record can be bad: a named error, or a line in the list of what was set aside, with file and id."""
+"""Each way in which a record can be bad: a named error, or an entry with file and id in the list of skipped records."""
 
 import re
 
@@ -7,8 +7,10 @@ import pytest
 from common.errors import UserError
 from common.files import write_jsonl
 from data.features import encode
-from data.task_records import ANSWER_WORDS, load_task_file
-from data.tasks import load_task
+from tasks.qa import ANSWER_WORDS
+from tasks.records import load_task_file
+from tasks.settings import TaskSettings
+from tests.conftest import read_task
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
@@ -65,7 +67,7 @@ def test_set_aside_with_file_line_and_id(case, tmp_path):
     good = {key: value for key, value in GOOD[kind].items() if "answers" not in record or not key.startswith("answer_")}
     good |= {"answers": [{"text": "böyük", "answer_start": 5}]} if "answers" in record else {}
     write_jsonl(tmp_path / "a.jsonl", [{"id": "yaxşı", **good}, {"id": "pis", **record}])
-    loaded = load_task_file(tmp_path / "a.jsonl", kind, labels=labels)
+    loaded = load_task_file(tmp_path / "a.jsonl", kind, TaskSettings(labels=labels))
     assert [example["id"] for example in loaded.examples] == ["yaxşı"]
     (skip,) = loaded.skipped
     assert (skip["file"], skip["line"], skip["id"]) == ("a.jsonl", 2, "pis") and reason in skip["reason"]
@@ -73,12 +75,13 @@ def test_set_aside_with_file_line_and_id(case, tmp_path):
 
 NOTED = {  # kept, counted and listed: kind, record, reason
     "not NFC": ("classification", {"text": "s\u0327əhər", "label": "a"}, "texts brought to NFC"),
-    "Cyrillic": ("classification", {"text": "Бакы шәһәри", "label": "a"}, "mostly Cyrillic or Arabic script (kept)"),
-    "Arabic": ("classification", {"text": "باکی شهری", "label": "a"}, "mostly Cyrillic or Arabic script (kept)"),
+    "Cyrillic": ("classification", {"text": "Бакы шәһәри", "label": "a"}, "mostly in another script than Latin (kept)"),
+    "Arabic": ("classification", {"text": "باکی شهری", "label": "a"}, "mostly in another script than Latin (kept)"),
     "orphan I-": ("tagging", {"words": ["a", "b"], "tags": ["O", "I-PER"]}, "I- tag that continues no entity"),
     "I- of another type": ("tagging", {"words": ["a", "b"], "tags": ["B-LOC", "I-PER"]}, "I- tag that continues no entity"),
     "offset wrong, one place": ("qa", {**GOOD_QA, "answer_text": "böyük", "answer_start": 9}, "moved to the only place"),
-    "offset wrong, several": ("qa", {**GOOD_QA, "answer_text": "Bakı", "answer_start": 9}, "several places possible"),
+    "offset wrong, several": ("qa", {**GOOD_QA, "answer_text": "Bakı", "answer_start": 9}, "moved to the nearest of several"),
+    "no offset, several": ("qa", {**GOOD_QA, "answer_text": "Bakı", "answer_start": None}, "several places possible"),
     "answer not there": ("qa", {**GOOD_QA, "answer_text": "Quba", "answer_start": 0}, "answer not in the context"),
     "answer too long": (
         "qa",
@@ -92,7 +95,7 @@ NOTED = {  # kept, counted and listed: kind, record, reason
 def test_kept_and_listed_with_file_line_and_id(case, tmp_path):
     kind, record, reason = NOTED[case]
     write_jsonl(tmp_path / "a.jsonl", [{"id": "yaxşı", **GOOD[kind]}, {"id": "şübhəli", **record}])
-    loaded = load_task_file(tmp_path / "a.jsonl", kind)
+    loaded = load_task_file(tmp_path / "a.jsonl", kind, TaskSettings(language="azerbaijani"))
     assert len(loaded.examples) == 2 and not loaded.skipped
     (note,) = loaded.noted
     assert (note["file"], note["line"], note["id"]) == ("a.jsonl", 2, "şübhəli") and reason in note["reason"]
@@ -105,30 +108,32 @@ def test_duplicate_ids_are_listed(tmp_path):
     assert [(note["id"], note["line"]) for note in loaded.noted] == [("x#2", 2)]
 
 
-def test_what_is_no_answer_is_a_rule_of_the_config(tmp_path):
+def test_the_config_decides_what_counts_as_no_answer(tmp_path):
     rows = [
         {**GOOD_QA, "answer_text": text, "answer_start": start} for text, start in (("", -1), (None, None), ("", 0), ("", 3))
     ]
     write_jsonl(tmp_path / "a.jsonl", rows)
     loaded = load_task_file(tmp_path / "a.jsonl", "qa")
     assert [e["answers"] for e in loaded.examples] == [[], []] and [s["line"] for s in loaded.skipped] == [3, 4]
-    loaded = load_task_file(tmp_path / "a.jsonl", "qa", no_answer_start=[-1, 0])
+    loaded = load_task_file(tmp_path / "a.jsonl", "qa", TaskSettings(no_answer_start=[-1, 0]))
     assert len(loaded.examples) == 3 and [s["line"] for s in loaded.skipped] == [4]
 
 
-def test_rows_of_other_languages_are_set_aside_where_that_is_asked_for(tmp_path):
+def test_rows_in_other_languages_are_set_aside_on_request(tmp_path):
     rows = [
         {"question": "Azərbaycanın paytaxtı hansı şəhərdir?", "options": ["Bakı", "Gəncə"], "answer": 0, "lang": "az"},
         {"question": "2 + 2 = ?", "options": ["4", "5"], "answer": 0, "lang": "az"},
         {"question": "Azərbaycanın ən böyük gölü hansıdır?", "options": ["Göygöl", "Sarısu"], "answer": 1, "lang": "ru"},
         {"question": "Какой город является столицей?", "options": ["Баку", "Гянджа"], "answer": 0, "lang": "az"},
         {"question": "Which of these words have the same meaning?", "options": ["big", "the of"], "answer": 0, "lang": "az"},
-    ]  # fmt: skip
+    ]
     write_jsonl(tmp_path / "a.jsonl", rows)
-    loaded = load_task_file(tmp_path / "a.jsonl", "choice", azerbaijani_only=True)
+    loaded = load_task_file(tmp_path / "a.jsonl", "choice", TaskSettings(language_only=True, language="azerbaijani"))
     assert [e["id"] for e in loaded.examples] == ["1", "2"]
     assert [skip["line"] for skip in loaded.skipped] == [3, 4, 5] and "'ru'" in loaded.skipped[0]["reason"]
     assert len(load_task_file(tmp_path / "a.jsonl", "choice").examples) == 5
+    with pytest.raises(UserError, match=r"task\.language"):
+        load_task_file(tmp_path / "a.jsonl", "choice", TaskSettings(language_only=True))
 
 
 def test_labels_that_train_lacks_and_shared_texts_are_listed_by_id(tmp_path):
@@ -136,7 +141,7 @@ def test_labels_that_train_lacks_and_shared_texts_are_listed_by_id(tmp_path):
     write_jsonl(tmp_path / "b.jsonl", [{"id": "d1", "text": "Bir!", "label": "x"}, {"id": "d2", "text": "üç", "label": "x"}])
     write_jsonl(tmp_path / "c.jsonl", [{"id": "e1", "text": "ÜÇ", "label": "x"}, {"id": "e2", "text": "dörd", "label": "z"}])
     files = zip(("train", "dev", "test"), "abc", strict=True)
-    task = load_task({"kind": "classification", **{split: str(tmp_path / f"{name}.jsonl") for split, name in files}})
+    task = read_task({"kind": "classification", **{split: str(tmp_path / f"{name}.jsonl") for split, name in files}})
     listed = {(note["split"], note["id"], note["reason"].split(" with ")[-1]) for note in task.noted}
     assert listed == {
         ("dev", "d1", "train"),
@@ -156,13 +161,13 @@ def tokenizer(prepared) -> Tokenizer:
     return load_tokenizer(prepared / "tokenizer")
 
 
-def test_words_without_a_piece_and_long_sentences_are_counted(tokenizer):
+def test_words_without_a_token_and_long_sentences_are_counted(tokenizer):
     words = ["\u200b", "Bakı", "\u00ad"]
     short = {"id": "s7", "words": words, "tags": ["O"] * 3}
     long = {"id": "s8", "words": ["şəhər"] * 60, "tags": ["O"] * 60}
     encoded = encode([short, long], "tagging", tokenizer, ["O"], 32)
     notes = " ".join(encoded.notes)
-    assert "2 words have no piece: read as [UNK] and scored (first in s7)" in notes
+    assert "2 words have no token: read as [UNK] and scored (first in s7)" in notes
     assert "1 sentences are longer than max_length" in notes
     assert [
         sum(len(row.words) for row in encoded.rows[a:b]) for a, b in zip(encoded.first, encoded.first[1:], strict=False)
@@ -186,8 +191,8 @@ def test_an_overlap_that_leaves_no_step_is_refused_with_the_id(tokenizer):
 
 def test_a_tokenizer_of_another_language_is_warned_of(tokenizer):
     strange = encode([{"id": "1", "text": "漢字仮名交じり文 " * 3, "label": "a"}], "classification", tokenizer, ["a"], 128)
-    assert any(re.search(r"\d% of the pieces are \[UNK\]", note) for note in strange.notes)
+    assert any(re.search(r"\d% of the tokens are \[UNK\]", note) for note in strange.notes)
     long = encode([{"id": "1", "text": "wzqkxvjptw qqwxzkvjwp", "label": "a"}], "classification", tokenizer, ["a"], 128)
-    assert any("pieces a word" in note for note in long.notes)
+    assert any("tokens a word" in note for note in long.notes)
     options = {"id": "1", "question": "wzqkxvjptw qqwxzkvjwp", "options": ["xkqzvwjq", "qwzzkxvj"], "label": 0}
-    assert any("pieces a word" in note for note in encode([options], "choice", tokenizer, None, 128).notes)
+    assert any("tokens a word" in note for note in encode([options], "choice", tokenizer, None, 128).notes)

@@ -1,4 +1,4 @@
-"""Task files of every format to examples, named errors, counted skips, and splits that no group straddles."""
+"""Task files of every format to examples, named errors, counted skips, and splits that keep each group on one side."""
 
 import gzip
 import json
@@ -13,15 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from common.files import read_jsonl, write_json, write_jsonl
-from data.next_sentence import FAR, build_next_sentence, split_sentences
-from data.splits import leakage_group, split_by_group, split_of
-from data.task_records import load_task_file
-from data.tasks import load_task, main
+from common.files import write_json, write_jsonl
+from language.azerbaijani import LANGUAGE as AZ
+from language.base import load_language
+from tasks.next_sentence import FAR, build_next_sentence, read_documents, split_sentences
+from tasks.records import load_task_file
+from tasks.settings import TaskSettings
+from tasks.splits import leakage_group, split_by_group, split_of
+from tests.conftest import read_task
 
 ROOT = Path(__file__).parents[2]
-AZ = Path(os.environ.get("AZ_DATA", ROOT / ".." / "shared" / "az")) / "tasks"
-real = pytest.mark.skipif(not AZ.exists(), reason="no real data: set AZ_DATA to the folder that holds tasks/")
+REAL = Path(os.environ.get("AZ_DATA", ROOT / ".." / "shared" / "az")) / "tasks"
+real = pytest.mark.skipif(not REAL.exists(), reason="no real data: set AZ_DATA to the folder that holds tasks/")
 
 
 def _reasons(loaded):
@@ -95,13 +98,13 @@ def test_choice_options_in_columns_of_a_csv(tmp_path):
     assert [(e["options"], e["label"]) for e in examples] == [(["1", "2"], 1), (["Əli", "Vəli", "Pəri"], 2)]
 
 
-def test_integer_tags_need_names_and_strangers_are_listed(tmp_path):
+def test_integer_tags_need_names_and_unknown_ones_are_listed(tmp_path):
     path = tmp_path / "w.jsonl"
     rows = [{"tokens": ["Bakı", "gözəl"], "ner_tags": [5, 0]}, {"tokens": ["Əli"], "ner_tags": [7]}]
     write_jsonl(path, [*rows, {"tokens": ["Əli", "b"], "ner_tags": [1]}])
     with pytest.raises(UserError, match=r"task\.labels"):
         load_task_file(path, "tagging")
-    loaded = load_task_file(path, "tagging", labels=["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"])
+    loaded = load_task_file(path, "tagging", TaskSettings(labels=["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]))
     assert [e["tags"] for e in loaded.examples] == [["B-LOC", "O"]]
     assert _reasons(loaded) == {"label '7' is not in task.labels": 1, "2 words but 1 tags": 1}
 
@@ -119,7 +122,7 @@ def test_qa_flat_columns_offsets_and_the_rule_for_no_answer(tmp_path):
     ]
     write_jsonl(tmp_path / "q.jsonl", rows)
     loaded = load_task_file(tmp_path / "q.jsonl", "qa")
-    assert [[a["start"] for a in e["answers"]] for e in loaded.examples] == [[18], [], [18], [-1], [-1]]
+    assert [[a["start"] for a in e["answers"]] for e in loaded.examples] == [[18], [], [18], [0], [-1]]
     assert len(loaded.skipped) == 1 and "unanswerable" in loaded.skipped[0]["reason"]
     assert sum(loaded.notes.values()) == 3
 
@@ -186,23 +189,23 @@ def test_duplicate_ids_become_unique_and_are_counted(tmp_path):
         ("a.csv", "title,topic\nx,y\n", "topics", {}, ["task.kind=topics", "classification"]),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, name, content, kind, columns, words):
+def test_unreadable_files_are_named(tmp_path, name, content, kind, columns, words):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as error:
-        load_task_file(tmp_path / name, kind, columns)
+        load_task_file(tmp_path / name, kind, TaskSettings(columns=columns or {}))
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
 def test_load_task_names_missing_files_keys_and_empty_splits(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        load_task({"kind": "qa", "train": str(tmp_path / "no.json")})
+        read_task({"kind": "qa", "train": str(tmp_path / "no.json")})
     with pytest.raises(UserError, match=r"task\.train"):
-        load_task({"kind": "qa"})
+        read_task({"kind": "qa"})
     with pytest.raises(UserError, match=r"task\.metric=bleu.*macro_f1"):
-        load_task({"kind": "classification", "train": "x", "metric": "bleu"})
+        read_task({"kind": "classification", "train": "x", "metric": "bleu"})
     write_jsonl(tmp_path / "two.jsonl", [{"text": "eyni", "label": str(i)} for i in range(2)])
     with pytest.raises(UserError, match="split has no example"):
-        load_task({"kind": "classification", "train": str(tmp_path / "two.jsonl")})
+        read_task({"kind": "classification", "train": str(tmp_path / "two.jsonl")})
 
 
 # ---------------------------------------------------------------- splits
@@ -238,7 +241,7 @@ def test_both_orders_of_a_pair_are_one_group(a, b):
 
 
 def test_split_does_not_depend_on_the_process():
-    code = "from data.splits import split_of; print([split_of(f'sənəd {i}') for i in range(40)])"
+    code = "from tasks.splits import split_of; print([split_of(f'sənəd {i}') for i in range(40)])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert json.loads(printed) == [split_of(f"sənəd {i}") for i in range(40)]
 
@@ -253,7 +256,7 @@ def test_missing_splits_are_made_and_said(tmp_path, given_files):
         ]
         write_jsonl(tmp_path / f"{split}.jsonl", rows)
         config[split] = str(tmp_path / f"{split}.jsonl")
-    task = load_task(config)
+    task = read_task(config)
     groups = [{leakage_group(e, "classification") for e in part} for part in (task.train, task.dev, task.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     assert len(task.train) + len(task.dev) + len(task.test) == 300 + 30 * (len(given_files.split()) - 1)
@@ -266,7 +269,7 @@ def test_leak_between_given_files_and_unseen_label_are_noted(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"text": "bir", "label": "x"}, {"text": "iki", "label": "y"}])
     write_jsonl(tmp_path / "b.jsonl", [{"text": "Bir!", "label": "x"}, {"text": "üç", "label": "z"}])
     write_jsonl(tmp_path / "c.jsonl", [{"text": "dörd", "label": "x"}])
-    task = load_task(
+    task = read_task(
         {
             "kind": "classification",
             **{s: str(tmp_path / f"{f}.jsonl") for s, f in zip(("train", "test", "dev"), "abc", strict=True)},
@@ -277,13 +280,13 @@ def test_leak_between_given_files_and_unseen_label_are_noted(tmp_path):
     assert "1 of 2 test examples share" in notes and "never in train (cannot be learned): z" in notes
 
 
-def test_qa_without_a_place_is_trained_on_never_and_scored_always(tmp_path):
+def test_qa_without_an_offset_is_scored_and_not_trained_on(tmp_path):
     rows = [
         {"context": f"mətn {i} söz", "question": "n?", "answer_text": "yox" if i % 2 else "söz", "answer_start": 7}
         for i in range(40)
     ]
     write_jsonl(tmp_path / "q.jsonl", rows)
-    task = load_task({"kind": "qa", **dict.fromkeys(("train", "dev", "test"), str(tmp_path / "q.jsonl"))})
+    task = read_task({"kind": "qa", **dict.fromkeys(("train", "dev", "test"), str(tmp_path / "q.jsonl"))})
     assert (len(task.train), len(task.dev), len(task.test)) == (20, 40, 40)
     assert len(task.skipped) == 20 and all(skip["split"] == "train" for skip in task.skipped)
 
@@ -317,7 +320,13 @@ def test_qa_without_a_place_is_trained_on_never_and_scored_always(tmp_path):
     ],
 )
 def test_sentences_of_azerbaijani(text, expected):
-    assert split_sentences(text) == expected
+    assert split_sentences(text, AZ) == expected
+
+
+def test_sentences_end_by_the_language_s_rules():
+    text = "Doç. Yılmaz geldi. Ögleyin gitti."
+    assert split_sentences(text, load_language("turkish")) == ["Doç. Yılmaz geldi.", "Ögleyin gitti."]
+    assert split_sentences(text, load_language("generic")) == ["Doç.", "Yılmaz geldi.", "Ögleyin gitti."]
 
 
 def _documents(n=30, sentences=14):
@@ -327,11 +336,13 @@ def _documents(n=30, sentences=14):
     ]
 
 
-def test_next_sentence_is_balanced_true_to_its_documents_and_repeatable():
+def test_next_sentence_is_balanced_correct_and_repeatable():
     documents = _documents()
-    examples = build_next_sentence(documents, seed=1, maximum=100)
+    examples = build_next_sentence(documents, AZ, seed=1, maximum=100)
     assert (
-        examples == build_next_sentence(documents, seed=1, maximum=100) != build_next_sentence(documents, seed=2, maximum=100)
+        examples
+        == build_next_sentence(documents, AZ, seed=1, maximum=100)
+        != build_next_sentence(documents, AZ, seed=2, maximum=100)
     )
     assert Counter(e["construction"] for e in examples) == {
         "adjacent": 48,
@@ -340,7 +351,7 @@ def test_next_sentence_is_balanced_true_to_its_documents_and_repeatable():
         "other_document": 16,
     }
     assert Counter(e["label"] for e in examples) == {"next": 48, "other": 48}
-    texts = {d["id"]: split_sentences(d["text"]) for d in documents}
+    texts = {d["id"]: split_sentences(d["text"], AZ) for d in documents}
     for e in examples:
         own = texts[e["group"]]
         first = own.index(e["text"])
@@ -356,32 +367,23 @@ def test_next_sentence_is_balanced_true_to_its_documents_and_repeatable():
     assert abs(sum(lengths["next"]) - sum(lengths["other"])) / 48 < 2
 
 
-def test_next_sentence_of_too_little_text_is_a_message(tmp_path, capsys):
+def test_next_sentence_of_too_little_text_is_a_message(tmp_path):
     with pytest.raises(UserError, match="Give more or longer documents"):
-        build_next_sentence([{"id": "a", "text": "Bir cümlə var burada. İki cümlə var burada."}])
+        build_next_sentence([{"id": "a", "text": "Bir cümlə var burada. İki cümlə var burada."}], AZ)
     write_jsonl(tmp_path / "d.jsonl", [{"id": 1}])
-    assert main(["next-sentence", str(tmp_path / "d.jsonl"), "--out", str(tmp_path / "o.jsonl")]) == 2
-    assert "line 1" in capsys.readouterr().err and not (tmp_path / "o.jsonl").exists()
+    with pytest.raises(UserError, match="line 1: no 'text'"):
+        read_task({"kind": "pair", "documents": str(tmp_path / "d.jsonl"), "language": "az"})
 
 
-def test_next_sentence_command_writes_a_file_that_load_task_takes(tmp_path):
+def test_next_sentence_built_on_the_spot_is_the_file_of_its_pairs(tmp_path):
     write_jsonl(tmp_path / "d.jsonl", _documents())
-    command = [
-        sys.executable,
-        "-m",
-        "data.tasks",
-        "next-sentence",
-        str(tmp_path / "d.jsonl"),
-        "--out",
-        str(tmp_path / "n.jsonl"),
-        "--max",
-        "90",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    rows = [row for _, row in read_jsonl(tmp_path / "n.jsonl")]
+    rows = build_next_sentence(read_documents([tmp_path / "d.jsonl"]), AZ, 0, 90)
+    write_jsonl(tmp_path / "n.jsonl", rows)
     assert len(rows) == 90 and {"id", "text", "text_b", "label", "group"} <= rows[0].keys()
-    from_file = load_task({"kind": "pair", "train": str(tmp_path / "n.jsonl")})
-    built = load_task({"kind": "pair", "documents": str(tmp_path / "d.jsonl"), "max_examples": 90})
+    from_file = read_task({"kind": "pair", "train": str(tmp_path / "n.jsonl")})
+    built = read_task({"kind": "pair", "documents": str(tmp_path / "d.jsonl"), "max_examples": 90, "language": "az"})
+    with pytest.raises(UserError, match=r"task\.language"):
+        read_task({"kind": "pair", "documents": str(tmp_path / "d.jsonl")})
     assert [e["id"] for e in from_file.train] == [e["id"] for e in built.train]
     assert not {e["group"] for e in from_file.train} & {e["group"] for e in from_file.test}
 
@@ -389,29 +391,47 @@ def test_next_sentence_command_writes_a_file_that_load_task_takes(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "config", "said"),
     [
-        ([{"text": f"mətn {n}", "label": "ab"[n % 2]} for n in range(40)], {"kind": "classification", "both_orders": True},
-         "task.both_orders: classification has no two texts"),
-        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)],
-         {"kind": "pair", "both_orders": True, "next_sentence": True, "positive": "a"}, "what a next-sentence task asks for"),
-        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)], {"kind": "pair", "valid_tags": True},
-         "task.valid_tags: pair has no tags"),
-        ([{"words": [f"a{n}", "b"], "tags": ["S-PER", "O"]} for n in range(40)], {"kind": "tagging", "valid_tags": True},
-         "'S-PER' is no tag of IOB2"),
-        ([{"words": [f"a{n}", "b"], "tags": ["B-PER", "O"]} for n in range(40)], {"kind": "tagging", "next_sentence": True},
-         "tagging does not ask what follows"),
-        ([{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)], {"kind": "pair", "next_sentence": True},
-         "which class says that the second text follows"),
+        (
+            [{"text": f"mətn {n}", "label": "ab"[n % 2]} for n in range(40)],
+            {"kind": "classification", "both_orders": True},
+            "task.both_orders: classification has no two texts",
+        ),
+        (
+            [{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)],
+            {"kind": "pair", "both_orders": True, "next_sentence": True, "positive": "a"},
+            "a next-sentence task is about the order",
+        ),
+        (
+            [{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)],
+            {"kind": "pair", "valid_tags": True},
+            "task.valid_tags: pair has no tags",
+        ),
+        (
+            [{"words": [f"a{n}", "b"], "tags": ["S-PER", "O"]} for n in range(40)],
+            {"kind": "tagging", "valid_tags": True, "labels": ["O", "B-PER", "PER"]},
+            "'PER' is not an IOB2 tag",
+        ),
+        (
+            [{"words": [f"a{n}", "b"], "tags": ["B-PER", "O"]} for n in range(40)],
+            {"kind": "tagging", "next_sentence": True},
+            "tagging does not ask what follows",
+        ),
+        (
+            [{"text": f"a {n}", "text_b": "b", "label": "ab"[n % 2]} for n in range(40)],
+            {"kind": "pair", "next_sentence": True},
+            "set task.positive to the class of a text that follows",
+        ),
     ],
-)  # fmt: skip
-def test_scores_are_read_as_the_task_allows(tmp_path, rows, config, said):
+)
+def test_score_settings_that_the_task_does_not_allow(tmp_path, rows, config, said):
     write_jsonl(tmp_path / "t.jsonl", rows)
     with pytest.raises(UserError, match=said):
-        load_task({"train": str(tmp_path / "t.jsonl"), **config})
+        read_task({"train": str(tmp_path / "t.jsonl"), **config})
     kept = {key: value for key, value in config.items() if key == "kind"}
-    plain = load_task({"train": str(tmp_path / "t.jsonl"), **kept})
-    assert not (plain.both_orders or plain.valid_tags or plain.next_sentence)
-    if config["kind"] == "pair":  # how scores are read is part of what a run depends on
-        assert load_task({"train": str(tmp_path / "t.jsonl"), **kept, "both_orders": True}).digest != plain.digest
+    plain = read_task({"train": str(tmp_path / "t.jsonl"), **kept})
+    assert not any(plain.decoding.values()) and not plain.next_sentence
+    if config["kind"] == "pair":  # the way scores are read is part of the run's identity
+        assert read_task({"train": str(tmp_path / "t.jsonl"), **kept, "both_orders": True}).digest != plain.digest
 
 
 # ---------------------------------------------------------------- real files
@@ -434,7 +454,7 @@ def test_scores_are_read_as_the_task_allows(tmp_path, rows, config, said):
     ],
 )
 def test_real_task_files(kind, path, examples, skipped, more):
-    loaded = load_task_file(AZ / path, kind, **more)
+    loaded = load_task_file(REAL / path, kind, TaskSettings(**more))
     assert (len(loaded.examples), len(loaded.skipped)) == (examples, skipped)
     if kind == "qa":
         assert all(e["context"][a["start"] :].startswith(a["text"]) for e in loaded.examples for a in e["answers"])

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from corpus.build import build_corpus, list_sources, read_documents
+from corpus.build import list_sources, read_documents
 from data.shards import open_shards, trace, write_shards
+from tests.azerbaijani import build_corpus
 from tests.conftest import run_script
 from tests.corpus.test_build import sentences, write
 
 
 class Letters:
-    """A tokenizer of two ids a word that gives nothing for documents that begin with "boş"."""
+    """A tokenizer with two ids a word and none for documents that begin with "boş"."""
 
-    identity, vocab_size = "letters", 300
+    identity, vocab_size, language = "letters", 300, None
 
     def encode_batch(self, texts):
         return [np.array([] if t.startswith("boş") else [len(w) for w in t.split() for _ in "ab"], np.int64) for t in texts]
@@ -31,7 +32,7 @@ def shards(tmp_path):
     return open_shards(tmp_path / "shards")
 
 
-def test_every_token_leads_back_to_its_line(shards, tmp_path):
+def test_every_token_is_traced_to_its_line(shards, tmp_path):
     corpus = tmp_path / "corpus"
     expected = []
     for name in list_sources(corpus):

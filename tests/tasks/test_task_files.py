@@ -1,4 +1,4 @@
-"""Files as the Hugging Face hub and spreadsheets leave them: parquet, arrow, folders, label names, odd line ends."""
+"""Files from the Hugging Face hub and spreadsheets: parquet, arrow, folders, label names, unusual line ends."""
 
 import json
 
@@ -8,9 +8,9 @@ import pytest
 
 from common.errors import UserError
 from common.files import write_jsonl
-from data.task_files import TaskFile, files_of, read_rows
-from data.task_records import load_task_file
-from data.tasks import load_task
+from tasks.files import TaskFile, files_of, read_rows
+from tasks.records import load_task_file
+from tests.conftest import read_task
 
 NAMES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 
@@ -35,7 +35,7 @@ def test_tag_numbers_take_their_names_from_the_file(tmp_path, kind):
     assert [(s["line"], s["reason"]) for s in loaded.skipped] == [(2, "label '9' is not in task.labels")]
 
 
-def test_class_numbers_take_their_names_and_minus_one_is_no_class(tmp_path):
+def test_class_numbers_take_their_names_and_minus_one_is_not_a_class(tmp_path):
     table = with_names(pa.table({"text": ["a", "b", "c"], "label": [1, 0, -1]}), label={"names": ["pis", "yaxşı"]})
     pq.write_table(table, tmp_path / "a.parquet")
     loaded = load_task_file(tmp_path / "a.parquet", "classification")
@@ -98,12 +98,12 @@ def test_a_folder_with_a_split_twice_is_refused(tmp_path, names):
 
 def test_a_folder_gives_all_its_splits_and_ids_name_the_file(tmp_path):
     hub(tmp_path, "data/train-0.parquet", "data/train-1.parquet", "data/validation-0.parquet", "data/test-0.parquet")
-    task = load_task({"kind": "classification", "train": str(tmp_path)})
+    task = read_task({"kind": "classification", "train": str(tmp_path)})
     assert [len(part) for part in (task.train, task.dev, task.test)] == [8, 4, 4]
     assert task.train[5]["id"] == "train-1.parquet:2" and "validation" in task.dev[0]["text"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="a folder without a file for this split"):
-        load_task({"kind": "classification", "train": str(tmp_path / "empty")})
+        read_task({"kind": "classification", "train": str(tmp_path / "empty")})
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
