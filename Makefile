@@ -1,5 +1,5 @@
-# make demo       install into .venv and run the whole way on the text shipped here (under 4 minutes on 2 cores)
-# make test       install what tests need and run the fast ones (about 4 minutes); make test-all adds the long ones
+# make demo       install into .venv and run the full pipeline on the text shipped here (a few minutes on 2 cores)
+# make test       install what tests need and run the fast ones (5 to 10 minutes on 2 cores); make test-all adds the long ones
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -12,9 +12,9 @@ export GOMP_SPINCOUNT ?= 20000
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
-	$(RUN) prepare.py
-	$(RUN) train.py
-	$(RUN) benchmark.py
+	$(RUN) prepare.py experiment=demo
+	$(RUN) train.py experiment=demo
+	$(RUN) benchmark.py experiment=demo
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2 --dist loadfile
