@@ -109,12 +109,15 @@ def own_units(pattern):
 
 
 def check(work, short=SHORT, long=LONG, quick=QUICK, texts=None):
-    """Raise AssertionError, naming the text, if `long` characters take more than 15 times as long as a tenth of them."""
+    """Raise AssertionError, naming the text, if the time of `work` grows faster than its text (tests/timing.py)."""
     for opening, unit in texts or [(opening, unit) for opening in OPENINGS for unit in UNITS]:
-        small, large = (opening + unit * (size // len(unit)) for size in (short, long))
-        if seconds(work, small) < quick:
+
+        def make(size, opening=opening, unit=unit):
+            return opening + unit * (size // len(unit))
+
+        if seconds(work, make(short)) < quick:
             continue
-        first, taken, linear = growth(work, small, large)
+        first, taken, linear = growth(work, make, short, long)
         if first < quick:  # its first look met a slow moment
             continue
         assert linear, f"{opening!r} + {unit!r} repeated: {first:.4f} s, then {taken:.4f} s"

@@ -42,5 +42,5 @@ def test_time_grows_with_the_text(name):
     function("söz ab-\nxy a\u0301\u0301")  # tables and patterns are made at the first call
     for kind, make in TEXTS.items():
         if seconds(function, make(LONG)) > FLOOR:
-            short, long, linear = growth(function, make(SHORT), make(LONG))
+            short, long, linear = growth(function, make, SHORT, LONG)
             assert linear, f"{name} on {kind}: {short:.4f} s, then {long:.4f} s"
