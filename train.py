@@ -107,7 +107,8 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
     shards = open_shards(settings.shards_dir, tokenizer)
     mixture, wanted, source_tokens = settings.mixture, settings.masking, shards.source_tokens()
     rates = source_rates(source_tokens, np.array(shards.index["weights"]), mixture.temperature, mixture.max_repeats)
-    masking = Masking.of(tokenizer, unit=wanted.unit, fixed_count=wanted.fixed_count, multiple=wanted.multiple)
+    masked = {"unit": wanted.unit, "fixed_count": wanted.fixed_count, "multiple": wanted.multiple}
+    masking = Masking.of(tokenizer, **masked, causal=wanted.causal, causal_rate=wanted.causal_rate)
     ids = tokenizer.cls_id, tokenizer.sep_id
     loader = Loader(shards, masking, rates, settings.micro_batch_tokens, settings.seed, *ids)
 
@@ -243,8 +244,8 @@ def steps_of(run: Run) -> Any:
     total = budget_of(settings.budget, float(loader.rates @ run.source_tokens))
     each = optimizer_flops(run.optimizers)
 
-    def cost(lengths: list[np.ndarray], rate: float) -> float:
-        counts = [(part, rate * (part.sum() - 2 * len(part))) for part in lengths]
+    def cost(lengths: list[np.ndarray], predicted: list[float]) -> float:
+        counts = [(part, share * (part.sum() - 2 * len(part))) for part, share in zip(lengths, predicted, strict=True)]
         return each + sum(step_flops(run.raw, *count) + teacher_flops(run.raw, *count) for count in counts)
 
     def batches_of(step: Step) -> tuple[Step, list[Batch]]:

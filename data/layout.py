@@ -38,7 +38,7 @@ class Layout:
     """The documents of a flat batch.
 
     lengths: tokens of each document (host). starts [n + 1] int32: first token of each, and T. position [T]: position of
-    each token inside its document. `plans` caches the row plans.
+    each token inside its document. `plans` caches the row plans. causal: a token attends to itself and earlier ones only.
     """
 
     lengths: np.ndarray
@@ -47,15 +47,16 @@ class Layout:
     plans: dict[str, tuple[list[Rows], torch.Tensor]] = field(default_factory=dict)
     masks: dict[tuple, torch.Tensor | None] = field(default_factory=dict)  # attention masks, shared by all layers
     selected: tuple[torch.Tensor, Layout] | None = None  # positions that the loss needs, and their layout
+    causal: bool = False
 
     @classmethod
-    def of(cls, lengths: np.ndarray | list[int], device: torch.device | str = "cpu") -> Layout:
+    def of(cls, lengths: np.ndarray | list[int], device: torch.device | str = "cpu", causal: bool = False) -> Layout:
         """Layout of documents with these token counts (each at least 1), in this order."""
         lengths = np.asarray(lengths, dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         position = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         starts = torch.from_numpy(starts.astype(np.int32))
-        return cls(lengths, move(starts, device), move(torch.from_numpy(position), device))
+        return cls(lengths, move(starts, device), move(torch.from_numpy(position), device), causal=causal)
 
     def __post_init__(self) -> None:
         self.total = int(self.lengths.sum())  # tokens T
@@ -71,7 +72,8 @@ class Layout:
         if device == self.starts.device:
             return self
         selected = self.selected and (move(self.selected[0], device), self.selected[1].to(device))
-        return Layout(self.lengths, move(self.starts, device), move(self.position, device), selected=selected)
+        starts, position = move(self.starts, device), move(self.position, device)
+        return Layout(self.lengths, starts, position, selected=selected, causal=self.causal)
 
     def queries(self, positions: torch.Tensor) -> Layout:
         """Layout of the tokens at `positions`: the result of `select` for the same positions, or computed now.
@@ -99,7 +101,7 @@ class Layout:
         if not rest:
             return self
         filler = [min(longest, rest - begin) for begin in range(0, rest, longest)]
-        return Layout.of(np.append(self.lengths, filler), self.starts.device)
+        return Layout.of(np.append(self.lengths, filler), self.starts.device, self.causal)
 
     @torch.compiler.disable  # plans are made on the host
     def rows(self, route: str) -> tuple[list[Rows], torch.Tensor]:

@@ -74,7 +74,7 @@ class Loader:
         return self._plans[key]
 
     def batch(self, epoch: int, number: int, max_length: int, rate: float) -> Batch:
-        """Batch `number` of `epoch`, masked at `rate`."""
+        """Batch `number` of `epoch`, masked at `rate`, or causal if masking.causal says so."""
         plan = self.plan(epoch, max_length)
         windows = slice(plan.first[number], plan.first[number + 1])
         rows = plan.document[windows]
@@ -88,11 +88,16 @@ class Loader:
         inside = np.ones(ends[-1], dtype=bool)
         inside[ends - 1] = inside[ends - lengths] = False
         ids[inside] = self.shards.tokens[tokens]
-        hidden, positions, targets = self.masking.apply(ids, rate, stream(self.seed, MASKS, epoch, number))
+        causal, generator = self.masking.is_causal(number), stream(self.seed, MASKS, epoch, number)
+        if causal:
+            hidden, (positions, targets) = ids, self.masking.next_tokens(ids, generator)
+        else:
+            hidden, positions, targets = self.masking.apply(ids, rate, generator)
         # The rest of the budget, under 0.5 %, is dummy padding, so that shapes stay the same.
         rest = -len(ids) % WHOLE
         hidden = np.append(hidden, np.full(rest, self.sep_id))
-        layout = Layout.of(np.append(lengths, [min(max_length, rest - i) for i in range(0, rest, max_length)]).astype(np.int64))
+        filler = [min(max_length, rest - i) for i in range(0, rest, max_length)]
+        layout = Layout.of(np.append(lengths, filler).astype(np.int64), causal=causal)
         positions = torch.from_numpy(positions)
         layout.select(positions)
         by_source = np.bincount(self.shards.documents["source"][rows], weights=text, minlength=len(self.shards.sources))

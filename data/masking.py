@@ -1,11 +1,15 @@
 """Dynamic masking (RoBERTa, arXiv 1907.11692 §4.1): the masked positions are drawn again for every batch.
 
+A share of the batches may be causal instead: nothing is masked, attention looks back only, and each token predicts the next
+(one model for both readings: AntLM, arXiv 2412.03275; GPT-BERT, arXiv 2410.24159, with the masked positions left in place).
+
 Of the selected positions 80 % become [MASK], 10 % become a random ordinary token and 10 % keep their token (BERT, arXiv
 1810.04805 §3.1). Special tokens are never selected and never drawn as replacements. The draw is a pure function of the
 generator's key, which the loader makes of (seed, epoch, batch). So a batch is masked in the same way on any machine, on
 any rank and after a resume.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +33,8 @@ class Masking:
     random_share: float = 0.1
     span_p: float = 0.2  # geometric length of a span in words (SpanBERT, arXiv 1907.10529: 0.2)
     span_longest: int = 10  # words
+    causal: float = 0.0  # share of micro-batches that are causal
+    causal_rate: float = 1.0  # share of the tokens of text that are predicted in a causal batch
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, **options: Any) -> "Masking":
@@ -37,6 +43,24 @@ class Masking:
         special[tokenizer.special_ids] = True
         special[tokenizer.unk_id] = False  # unknown words may be masked; they are only never drawn as replacements
         return cls(tokenizer.mask_id, special, tokenizer.continues, tokenizer.ordinary_ids, **options)
+
+    def is_causal(self, number: int) -> bool:
+        """Whether micro-batch `number` of an epoch is causal: they are spread evenly."""
+        return math.floor((number + 1) * self.causal) > math.floor(number * self.causal)
+
+    def predicted(self, number: int, rate: float) -> float:
+        """Share of the tokens of text that micro-batch `number` predicts if masked ones are masked at `rate`."""
+        return self.causal_rate if self.is_causal(number) else rate
+
+    def next_tokens(self, ids: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted positions [M] in a flat batch ids [T] that predict their next token, and these tokens [M].
+
+        [CLS] predicts the first token of its document; special tokens are never predicted.
+        """
+        positions = np.flatnonzero(~self.special[ids[1:]])
+        if self.causal_rate < 1:
+            positions = np.sort(generator.permutation(positions)[: self.count(len(positions), self.causal_rate)])
+        return positions, ids[positions + 1]
 
     def count(self, eligible: int, rate: float) -> int:
         """Number of positions to mask among `eligible` ones when the count is fixed."""

@@ -86,12 +86,14 @@ def _mask(layout: Layout, query: Rows, key: Rows, window: int, name: tuple) -> t
     """
     name = (*name, window)
     if name not in layout.masks:
-        if key.owners is not None and window < 0:  # one document a row
+        if key.owners is not None and window < 0 and not layout.causal:  # one document a row
             allowed = None if key.full else (key.document >= 0)[:, None]
         else:
             allowed = query.document[:, :, None] == key.document[:, None, :]
             if window >= 0:
                 allowed &= (query.position[:, :, None] - key.position[:, None, :]).abs() <= window
+            if layout.causal:
+                allowed &= key.position[:, None, :] <= query.position[:, :, None]
             allowed |= query.document[:, :, None] < 0  # a padding query must attend to something, or its softmax divides 0 by 0
         layout.masks[name] = None if allowed is None else allowed[:, None]
     return layout.masks[name]
@@ -114,20 +116,21 @@ def _attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Te
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, window: int = -1, queries: Layout | None = None
 ) -> torch.Tensor:
-    """Bidirectional attention inside each document of a flat batch.
+    """Attention inside each document of a flat batch: bidirectional, or with `layout.causal` to earlier tokens and itself.
 
     q [Tq, heads, d], k and v [T, heads, d]; `layout` gives the documents of the keys. With `window` w >= 0 a token attends to
     w tokens on either side (Longformer's local attention, arXiv 2004.05150); -1: to all of its document. `queries` is the
     layout of q if only some tokens have queries (`layout.subset`); it requires window = -1. Returns [Tq, heads, d].
     """
-    route = choose_route(q)
     queries = queries or layout
+    route = choose_route(q)
+    if layout.causal and queries is not layout:
+        route = "padded"  # the varlen kernel counts positions from the end of each document, as if no query were left out
     if queries is not layout and window >= 0:
         raise ValueError("queries on some tokens only cannot be combined with a window")
     if route == "varlen":
-        return varlen_attn(
-            q, k, v, queries.starts, layout.starts, queries.longest, layout.longest, window_size=(window, window)
-        )
+        sides = (window, 0 if layout.causal else window)
+        return varlen_attn(q, k, v, queries.starts, layout.starts, queries.longest, layout.longest, window_size=sides)
     if queries is not layout:
         return _attend_some(q, k, v, layout, queries)
     return _attend_rows(q, k, v, layout, window, route)

@@ -86,13 +86,13 @@ def plan_steps(
     ranks: Ranks,
     total: dict[str, Any],
     clock: Clock,
-    cost: Callable[[list[np.ndarray], float], float],
+    cost: Callable[[list[np.ndarray], list[float]], float],
 ) -> Iterator[Step]:
     """Steps from `state` to the end of the budget. Only the counters decide (and, with a budget in minutes, the clock).
 
     `at` gives what holds at a progress of 0 to 1: the longest window in tokens, the number of micro-batches over all ranks,
     the share of tokens to mask. `cost` gives the FLOPs of a step from its micro-batches' document lengths, special tokens
-    included, and the share of tokens that is masked. It is asked only where the budget is in FLOPs.
+    included, and the share of tokens that each predicts. It is asked only where the budget is in FLOPs.
     """
     step, epoch, batch, length, tokens = state.step, state.epoch, state.batch, state.max_length, state.tokens
     flops = state.planned_flops
@@ -117,7 +117,8 @@ def plan_steps(
             lengths.append(plan.length[plan.first[batch] : plan.first[batch + 1]] + SPECIALS)
             batch += 1
         tokens += int(sum(part.sum() for part in lengths))
-        flops += cost(lengths, rate) if total["unit"] == "flops" else 0.0
+        predicted = [loader.masking.predicted(number, rate) for _, number in micros]
+        flops += cost(lengths, predicted) if total["unit"] == "flops" else 0.0
         step += 1
         after = {"step": step, "epoch": epoch, "batch": batch, "max_length": length, "tokens": tokens, "planned_flops": flops}
         yield Step(micros, length, rate, progress, after)

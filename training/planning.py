@@ -32,7 +32,7 @@ from training.identity import corpus_now
 from training.optimizers import average_weights
 from training.plan import budget_of
 from training.pretraining import Run
-from training.schedules import mask_rate, micro_batches, phase_length
+from training.schedules import micro_batches, phase_length, predicted_rate
 from training.settings import Pretraining, TrackerSettings
 from training.sizes import measure_sizes
 from training.tracking import peak_memory
@@ -198,7 +198,7 @@ def calculate(
         one = {
             "steps": 1.0,
             "tokens": count * cost.tokens,
-            "flops": count * (cost.fixed_flops + cost.flops_by_rate * mask_rate(settings.masking, progress)) + each,
+            "flops": count * (cost.fixed_flops + cost.flops_by_rate * predicted_rate(settings.masking, progress)) + each,
             "minutes": count / world * cost.seconds / 60,
         }
         now = share / one[total["unit"]]

@@ -91,6 +91,8 @@ def extra_of(run: Run) -> dict[str, Any]:
     """What a checkpoint's config.json says beside the encoder's settings."""
     settings, state = run.settings, run.state
     made = {"name": settings.name, "language": language_of(run), "step": state.step, "tokens": state.tokens}
+    if settings.masking.causal:
+        made["causal"] = settings.masking.causal
     return made | origin(settings.start_from)
 
 

@@ -32,6 +32,11 @@ def mask_rate(masking: Masking, progress: float) -> float:
     return masking.rate_start + (masking.rate_end - masking.rate_start) * min(1.0, progress)
 
 
+def predicted_rate(masking: Masking, progress: float) -> float:
+    """Share of tokens that is predicted on average: masked ones, and in causal batches the next ones."""
+    return (1 - masking.causal) * mask_rate(masking, progress) + masking.causal * masking.causal_rate
+
+
 def micro_batches(batch_tokens: int, micro_batch_tokens: int, warmup: BatchWarmup, progress: float, world: int) -> int:
     """Micro-batches of this step over all ranks: the same number for each rank, growing linearly over the warm-up.
 

@@ -25,6 +25,8 @@ class Masking:
     rate_end: float = number(0.15, above=0, below=1)
     fixed_count: bool = True
     multiple: int = number(64, least=1)  # the number of masked tokens is rounded to a multiple of this
+    causal: float = number(0.0, least=0, most=1)  # share of micro-batches that predict the next token instead
+    causal_rate: float = number(1.0, above=0, most=1)  # share of tokens that these predict
 
 
 @dataclass

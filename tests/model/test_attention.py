@@ -122,3 +122,27 @@ def test_chunked_loss_equals_plain(rows, chunk, seed):
         strict=True,
     ):
         torch.testing.assert_close(ours, other, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@settings(max_examples=30, deadline=None)
+@given(lengths=layouts, window=st.sampled_from([-1, 3]), seed=st.integers(0, 99))
+def test_causal_attention_equals_its_definition(route, lengths, window, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(sum(lengths), 2, 8, generator=generator) for _ in range(3))
+    layout = Layout.of(lengths, causal=True)
+    with force_route(route):
+        out = attend(q, k, v, layout, window)
+    expected, begin = [], 0
+    for length in lengths:
+        for last in range(length):  # each token alone, with the tokens that it may see
+            first = begin + max(0, last - window if window >= 0 else 0)
+            keys, values = k[first : begin + last + 1], v[first : begin + last + 1]
+            scores = torch.einsum("hd,khd->hk", q[begin + last], keys) / 8**0.5
+            expected.append(torch.einsum("hk,khd->hd", scores.softmax(-1), values))
+        begin += length
+    torch.testing.assert_close(out, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    if window < 0:
+        kept = torch.arange(0, sum(lengths), 2)
+        some = attend(q[kept], k, v, layout, queries=layout.subset(kept))
+        torch.testing.assert_close(some, out[kept], atol=1e-5, rtol=1e-5)

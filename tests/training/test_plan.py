@@ -22,9 +22,9 @@ def at(progress: float) -> tuple[int, int, float]:
     return 16, 2, 0.3 - 0.2 * progress
 
 
-def cost(lengths: list[np.ndarray], rate: float) -> float:
+def cost(lengths: list[np.ndarray], predicted: list[float]) -> float:
     """A thousand per token and a thousand more per masked token."""
-    return 1000 * sum(part.sum() for part in lengths) * (1 + rate)
+    return 1000 * sum(part.sum() * (1 + share) for part, share in zip(lengths, predicted, strict=True))
 
 
 def planned(loader: Loader, state: State, **total) -> list[Step]:
