@@ -25,7 +25,7 @@ def prepare(settings: Preparation | Pretraining) -> None:
     from tokenization.train import train_tokenizer
 
     corpus, across = Path(settings.corpus_dir), settings.across_languages
-    if (settings.start_from or settings.distill.teacher) and not across:
+    if (settings.start_from or settings.distill.teachers) and not across:
         from training.starting import check_languages
 
         check_languages(settings)
@@ -35,7 +35,7 @@ def prepare(settings: Preparation | Pretraining) -> None:
         if settings.tokenizer.kind == "imported":
             from training.starting import keep_tokenizer
 
-            whose = settings.start_from or settings.distill.teacher
+            whose = settings.start_from or next(iter(settings.distill.teachers), None)
             tokenizer = keep_tokenizer(whose, settings.tokenizer_dir)
         else:
             tokenizer = train_tokenizer(settings.tokenizer, corpus, settings.tokenizer_dir, settings.seed_data)

@@ -4,9 +4,11 @@ Pre-training follows DistilBERT (arXiv 1910.01108), at masked positions: (1 - w)
 student), both softened by the temperature T; optionally also the hidden states of chosen layers as in TinyBERT (arXiv
 1909.10351), at the same positions, through a learned projection if the widths differ. Fine-tuning does the same over the
 classes of an example, the tags of a word, the options of a question, or the starts and ends in a window. All losses are
-sums: the loop divides once, by the count over all ranks.
+sums: the loop divides once, by the count over all ranks. Several teachers of pre-training are one whose probability is the
+mean of theirs (an ensemble in one student, at the student's cost).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,7 +29,10 @@ HIDDEN = ("mse", "cosine")
 
 
 class SoftTargets(NamedTuple):
-    """A teacher's logits at masked positions, as what they are made of (x @ weight.T + bias), and how much they count."""
+    """A teacher's logits at masked positions, as what they are made of (x @ weight.T + bias), and how much they count.
+
+    `others` are (x, weight, bias) of further teachers.
+    """
 
     x: Tensor  # [M, H']
     weight: Tensor  # [V, H']
@@ -35,6 +40,15 @@ class SoftTargets(NamedTuple):
     alpha: float  # share of the KL in the loss
     temperature: float
     chunk: int = CHUNK  # positions at once
+    others: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+
+    def log_probabilities(self, begin: int, kind: torch.dtype) -> Tensor:
+        """Softened log-probabilities [chunk, V] from position `begin` on, fp32, with products in `kind`."""
+        logs = []
+        for x, weight, bias in [(self.x, self.weight, self.bias), *self.others]:
+            logits = (x[begin : begin + self.chunk].to(kind) @ weight.to(kind).T).float().add_(bias)
+            logs.append(logits.div_(self.temperature).log_softmax(1))
+        return logs[0] if len(logs) == 1 else torch.stack(logs).logsumexp(0).sub_(math.log(len(logs)))
 
 
 @dataclass(frozen=True)
@@ -66,16 +80,13 @@ class _DistilledLoss(torch.autograd.Function):
         kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         with torch.autocast(x.device.type, enabled=False):
             low_x, low_weight = x.to(kind), weight.to(kind)
-            their_x, their_weight, their_bias = teacher.x.to(kind), teacher.weight.to(kind), teacher.bias
             hard, soft = (x.new_zeros((), dtype=torch.float32) for _ in range(2))
             grad_x = torch.empty_like(x)
             grad_weight, grad_bias = torch.zeros_like(weight), torch.zeros_like(bias)
             for begin in range(0, len(x), chunk):
                 part, wanted = low_x[begin : begin + chunk], targets[begin : begin + chunk, None]
                 logits = (part @ low_weight.T).float().add_(bias)
-                theirs = (
-                    (their_x[begin : begin + chunk] @ their_weight.T).float().add_(their_bias).div_(temperature).log_softmax(1)
-                )
+                theirs = teacher.log_probabilities(begin, kind)
                 ours, plain = (logits / temperature).log_softmax(1), logits.log_softmax(1)
                 target = theirs.exp()
                 hard -= plain.gather(1, wanted).sum()
@@ -99,15 +110,20 @@ class _DistilledLoss(torch.autograd.Function):
 
 
 class Student(MaskedLM):
-    """A MaskedLM that learns from a teacher during training; in eval mode and as a checkpoint, an ordinary MaskedLM.
+    """A MaskedLM that learns from teachers during training; in eval mode and as a checkpoint, an ordinary MaskedLM.
 
-    The teacher is no submodule: it has no place in the state, the optimizers or the exchange of gradients.
+    Hidden states are compared with those of the first teacher. Teachers are no submodules: they have no place in the state,
+    the optimizers or the exchange of gradients.
     """
 
-    def __init__(self, config: EncoderConfig, last_block_on_masked: bool, teacher: MaskedLM, teaching: Teaching) -> None:
+    def __init__(
+        self, config: EncoderConfig, last_block_on_masked: bool, teacher: MaskedLM, teaching: Teaching, *others: MaskedLM
+    ) -> None:
         super().__init__(config, last_block_on_masked)
-        self.__dict__["teacher"] = teacher.eval().requires_grad_(False)
-        teacher.last_block_on_masked = True
+        self.__dict__["teacher"], self.__dict__["others"] = teacher, others
+        for one in (teacher, *others):
+            one.eval().requires_grad_(False)
+            one.last_block_on_masked = True
         self.teaching, self.pairs = teaching, [tuple(pair) for pair in teaching.pairs]
         size, theirs = config.hidden_size, teacher.encoder.config.hidden_size
         wide = size != theirs
@@ -125,8 +141,9 @@ class Student(MaskedLM):
         x = self.head(last if asked is not None else last[positions])
         their_x, theirs = self.teacher_hidden(ids, layout, positions)
         size = len(self.head.bias)  # the teacher's table may have rows beyond the tokenizer's tokens
-        how, decoder = self.teaching, (self.teacher.encoder.token_embeddings.weight[:size], self.teacher.head.bias[:size])
-        soft_targets = SoftTargets(their_x, *decoder, how.weight, how.temperature)
+        how = self.teaching
+        others = [(self.others_hidden(one, ids, layout, positions), *decoder_of(one, size)) for one in self.others]
+        soft_targets = SoftTargets(their_x, *decoder_of(self.teacher, size), how.weight, how.temperature, others=others)
         own = x, self.encoder.token_embeddings.weight, self.head.bias
         loss, hard, soft = distilled_cross_entropy(*own, targets, soft_targets)
         compared = x.new_zeros((), dtype=torch.float32)
@@ -151,6 +168,17 @@ class Student(MaskedLM):
         hidden: list[Tensor] | None = [] if self.pairs else None
         x = self.teacher.head(self.teacher.encoder(ids, layout, positions=positions, hidden_states=hidden))
         return x, [] if hidden is None else [*(state[positions] for state in hidden[:-1]), hidden[-1]]
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def others_hidden(self, other: MaskedLM, ids: Tensor, layout: Layout, positions: Tensor) -> Tensor:
+        """A further teacher's decoder input [M, H'']."""
+        return other.hidden_at(ids, layout, positions)
+
+
+def decoder_of(model: MaskedLM, size: int) -> tuple[Tensor, Tensor]:
+    """Weight [size, H] and bias [size] of the decoder."""
+    return model.encoder.token_embeddings.weight[:size], model.head.bias[:size]
 
 
 @torch.compiler.disable  # computes its own gradients

@@ -37,9 +37,9 @@ def step_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
 
 
 def teacher_flops(model: MaskedLM, lengths: np.ndarray, masked: int) -> float:
-    """FLOPs of the same step in the teacher of a Student (model/distillation.py): forward alone; 0 without a teacher."""
-    teacher = getattr(model, "teacher", None)
-    return 0.0 if teacher is None else step_flops(teacher, lengths, masked) / BACKWARD
+    """FLOPs of the same step in the teachers of a Student (model/distillation.py): forward alone; 0 without a teacher."""
+    teachers = (model.teacher, *model.others) if hasattr(model, "teacher") else ()
+    return sum((step_flops(teacher, lengths, masked) / BACKWARD for teacher in teachers), 0.0)
 
 
 def optimizer_flops(optimizers: list[torch.optim.Optimizer]) -> float:

@@ -83,8 +83,9 @@ def parts_of(settings: Pretraining) -> dict[str, str]:
     code = code_files("train", *(f"training.{name}" for name in DECIDING.split()), "tokenization.train", rooms=ROOMS)
     if settings.evaluation.tasks:
         code = code | deciding_code()
-    weights = {"start_from": settings.start_from, "distill.teacher": settings.distill.teacher}
-    found = {key: weights_of(path, key) for key, path in weights.items() if path}
+    found = {} if not settings.start_from else {"start_from": weights_of(settings.start_from, "start_from")}
+    for number, path in enumerate(settings.distill.teachers):
+        found["distill.teacher" + (f"[{number}]" if number else "")] = weights_of(path, "distill.teacher")
     if settings.branch_from:
         found["branch_from"] = sha256_file(state_folder(settings.branch_from) / SUMS)
     check_watch(settings.watch, settings.corpus_dir)

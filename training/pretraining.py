@@ -15,7 +15,7 @@ from common.files import json_line
 from data.loader import Loader
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
-from training.ancestry import ancestry, known_hours, ledger
+from training.ancestry import ancestry, known_hours
 from training.distributed import Ranks
 from training.heldout import HeldOut
 from training.optimizers import Average
@@ -105,10 +105,9 @@ def summary(run: Run) -> dict[str, Any]:
     """summary.json: what the run cost and reached."""
     settings, state, ranks, weights = run.settings, run.state, run.ranks, run.raw.weights()
     hours, price = state.seconds / 3600, settings.price_per_hour
-    teacher, before = settings.distill.teacher, ancestry(settings.start_from, settings.distill.teacher)
-    teacher_cost = (
-        {"teacher": teacher, "hours": known_hours(ledger(teacher)), "flops": state.teacher_flops} if teacher else None
-    )
+    teachers = settings.distill.teachers
+    before, taught = ancestry(settings.start_from, *teachers), known_hours(ancestry(*teachers))
+    teacher_cost = {"teacher": settings.distill.teacher, "hours": taught, "flops": state.teacher_flops} if teachers else None
     sources = zip(run.loader.shards.sources, state.by_source, run.source_tokens.tolist(), strict=True)
     note = large_weights(weights)
     return {

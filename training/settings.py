@@ -119,7 +119,7 @@ class Watch:
 class Distill:
     """A teacher's probabilities at masked positions."""
 
-    teacher: str | None = None
+    teacher: Any = None  # a checkpoint, or a list of them
     weight: float = number(0.5, least=0, most=1)  # share of the KL
     temperature: float = number(2.0, least=1e-3, most=1e3)
     hidden: choice("mse", "cosine") | None = None
@@ -128,10 +128,19 @@ class Distill:
 
     @staticmethod
     def check(values: dict[str, Any], where: str) -> None:
-        """Layers come in pairs."""
+        """Layers come in pairs; teachers are paths."""
+        teacher = values.get("teacher")
+        several_of = teacher if isinstance(teacher, list) else [teacher]
+        if teacher is not None and not (several_of and all(isinstance(one, str) and one for one in several_of)):
+            raise UserError(f"{where}.teacher={teacher}: expected the folder of a checkpoint, a list of them, or null.")
         pairs = values.get("layers")
         if pairs is not None and not (pairs and all(len(pair) == 2 for pair in pairs)):
             raise UserError(f"{where}.layers={pairs}: expected [[layer of the student, layer of the teacher], ...] or null.")
+
+    @property
+    def teachers(self) -> list[str]:
+        """The checkpoints that teach; [] for none."""
+        return list(self.teacher) if isinstance(self.teacher, list) else [self.teacher] if self.teacher else []
 
 
 @dataclass

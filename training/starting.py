@@ -56,7 +56,8 @@ def keep_tokenizer(checkpoint: str | None, out: str | Path) -> Tokenizer:
 def check_languages(settings: Pretraining) -> None:
     """UserError if start_from or a teacher was trained on another language than that of the corpus."""
     said: dict[str, Any] = {"corpus.language": settings.corpus.language}
-    for key, checkpoint in (("start_from", settings.start_from), ("distill.teacher", settings.distill.teacher)):
+    taught = [("distill.teacher", teacher) for teacher in settings.distill.teachers]
+    for key, checkpoint in [("start_from", settings.start_from), *taught]:
         if checkpoint and (folder := resolve_checkpoint(checkpoint)).is_dir():  # a missing one is reported where it is read
             said[f"{key}={checkpoint}"] = language_of(read_config(folder)[1], load_tokenizer(folder))
     one_language(said, "Set language to the checkpoint's, or across_languages=true to train it on in another language.")

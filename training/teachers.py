@@ -32,26 +32,27 @@ from training.settings import Distill, Recipe
 def masked_lm(
     shape: EncoderConfig, last_block_on_masked: bool, distill: Distill, longest: int, tokenizer: Tokenizer, device: torch.device
 ) -> MaskedLM:
-    """The model that train.py trains: a MaskedLM, or with distill.teacher a Student, whose teacher is on `device` already.
+    """The model that train.py trains: a MaskedLM, or with distill.teacher a Student, whose teachers are on `device` already.
 
     `longest`: tokens of the longest window that the run reads.
 
     Raises UserError for a teacher with another tokenizer, without a masked-LM head, or too short for the phases.
     """
-    if not distill.teacher:
+    if not distill.teachers:
         return MaskedLM(shape, last_block_on_masked)
-    state = torch.get_rng_state()  # reading a teacher draws weights; the student's are those it has without one
-    teacher, own = load_masked_lm(distill.teacher)
+    state, teachers = torch.get_rng_state(), []  # reading a teacher draws weights; the student's are those it has without one
+    for path in distill.teachers:
+        teacher, own = load_masked_lm(path)
+        if own.identity != tokenizer.identity:
+            raise UserError(
+                f"distill.teacher={path}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Both must see "
+                "the same tokens: take a teacher with this tokenizer, or set tokenizer=imported start_from=TEACHER."
+            )
+        if longest > (limit := teacher.encoder.config.max_length):
+            raise UserError(f"phases: a max_length of {longest} is above the teacher's {limit} ({path}). Shorten the phase.")
+        teachers.append(teacher.to(device))
     torch.set_rng_state(state)
-    config = teacher.encoder.config
-    if own.identity != tokenizer.identity:
-        raise UserError(
-            f"distill.teacher={distill.teacher}: its tokenizer is {own.identity}, this run's is {tokenizer.identity}. Both "
-            "must see the same tokens: take a teacher with this tokenizer, or set tokenizer=imported start_from=TEACHER."
-        )
-    if longest > config.max_length:
-        raise UserError(f"phases: a max_length of {longest} is above the teacher's {config.max_length}. Shorten the phase.")
-    pairs = []
+    config, pairs = teachers[0].encoder.config, []
     if distill.hidden:
         pairs = distill.layers or spread(shape.layers, config.layers)
         if bad := [pair for pair in pairs if not (0 <= pair[0] <= shape.layers and 0 <= pair[1] <= config.layers)]:
@@ -60,7 +61,7 @@ def masked_lm(
                 f"teacher 0 to {config.layers}."
             )
     teaching = Teaching(distill.weight, distill.temperature, pairs, distill.hidden or "mse", distill.hidden_weight)
-    return Student(shape, last_block_on_masked, teacher.to(device), teaching)
+    return Student(shape, last_block_on_masked, teachers[0], teaching, *teachers[1:])
 
 
 # ---------------------------------------------------------------- fine-tuning

@@ -72,6 +72,43 @@ def test_loss_and_gradients_are_those_of_kl_div(chunk):
         torch.testing.assert_close(value.grad, gradient / 5, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("chunk", [3, 512])
+def test_several_teachers_are_one_with_their_mean_probability(chunk):
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((7, 12), (50, 12), (50,)))
+    teachers = [(torch.randn(7, width), torch.randn(50, width), torch.randn(50)) for width in (20, 8, 12)]
+    targets, alpha, temperature = torch.randint(0, 50, (7,)), 0.7, 3.0
+    logits = F.linear(x, weight, bias)
+    theirs = torch.stack([(F.linear(*teacher) / temperature).softmax(1) for teacher in teachers]).mean(0)
+    hard = F.cross_entropy(logits, targets, reduction="sum")
+    soft = F.kl_div((logits / temperature).log_softmax(1), theirs, reduction="sum")
+    expected = (1 - alpha) * hard + alpha * temperature**2 * soft
+    gradients = torch.autograd.grad(expected, (x, weight, bias))
+    soft_targets = SoftTargets(*teachers[0], alpha, temperature, chunk, teachers[1:])
+    loss, *parts = distilled_cross_entropy(x, weight, bias, targets, soft_targets)
+    torch.testing.assert_close(torch.stack([loss, *parts]), torch.stack([expected, hard, soft]).detach(), **CLOSE)
+    loss.backward()
+    for value, gradient in zip((x, weight, bias), gradients, strict=True):
+        torch.testing.assert_close(value.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_a_student_of_several_teachers_is_the_loss_written_out():
+    teachers = [seeded(LARGE, 3), seeded(SMALL, 5), seeded(LARGE, 6)]
+    torch.manual_seed(4)
+    student = Student(SMALL, True, teachers[0], Teaching(0.3, 2.0, spread(2, 4), "mse", 0.5), *teachers[1:])
+    ids, layout, positions, targets = batch()
+    loss = student(ids, layout, positions, targets)
+    logits = student.logits(ids, layout, positions)
+    mean = torch.stack([(one.logits(ids, layout, positions) / 2).softmax(1) for one in teachers]).mean(0)
+    expected = 0.7 * F.cross_entropy(logits, targets, reduction="sum")
+    expected += 0.3 * 4 * F.kl_div((logits / 2).log_softmax(1), mean, reduction="sum")
+    compared = student.sums["hidden"]
+    torch.testing.assert_close(loss, expected + 0.5 * compared, **CLOSE)
+    count = (np.array(LENGTHS), len(POSITIONS))
+    assert teacher_flops(student, *count) == sum(step_flops(MaskedLM(s, True), *count) for s in (LARGE, SMALL, LARGE)) / 3
+    assert not any("others" in name for name in student.state_dict())
+
+
 @pytest.mark.parametrize("last_block_on_masked", [False, True])
 def test_a_student_of_its_own_copy_learns_from_the_text_only(last_block_on_masked):
     """KL is 0 and the hidden states are equal, so the gradients are the MLM's times its remaining weight."""

@@ -81,6 +81,21 @@ def test_the_summary_has_the_teacher_s_cost(teacher, whole):
     assert len(parts) == 16 and all(part["kl"] > 0 and part["hidden"] > 0 for part in parts)
 
 
+def test_two_teachers_and_a_run_that_is_complete(prepared, teacher, whole, tmp_path):
+    """The second start skips; the cost counts both; a run with the teachers exchanged is another run."""
+    run = tmp_path / "run"
+    words = training_words(prepared, run, "budget.steps=4", f"distill.teacher=[{teacher},{whole}]")
+    first = run_script(*words)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["distillation"]["teacher"] == [str(teacher), str(whole)]
+    assert summary["ledger"] == ancestry(teacher, whole)
+    assert summary["distillation"]["hours"] == pytest.approx(known_hours(summary["ledger"]))
+    assert "training: already complete" in run_script(*words).stdout
+    other = run_script(*training_words(prepared, run, "budget.steps=4", f"distill.teacher=[{whole},{teacher}]"))
+    assert other.returncode == 0 and "training: already complete" not in other.stdout, other.stderr
+
+
 @pytest.mark.slow
 def test_two_ranks_equal_one(prepared, teacher, whole, tmp_path):
     run = tmp_path / "two"
@@ -122,6 +137,8 @@ def test_an_incompatible_teacher_is_refused(prepared, teacher, whole, tmp_path):
         ("hidden", "l1"),
         ("hidden_weight", -1),
         ("layers", [[1]]),
+        ("teacher", []),
+        ("teacher", ["a", 3]),
         ("layers", [["a", 1]]),
     ],
 )
