@@ -12,6 +12,7 @@ A candidate takes the record of its track and division if, over the seeds of bot
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from data.shards import open_shards
 from tokenization.loading import load_tokenizer
 
 BOOK = ROOT / "benchmarks" / "records"
+FOLDERS = re.compile(r"(?<![\w./:])/(?:[^/\s'\",:\]}]+/)+")  # of an absolute path, without its last name
 DIVISIONS = ("main", "tokenizer", "text")  # all fixed; another vocabulary; other training text
 NEAR = 0.01  # share by which a run's FLOPs may differ from its track's, in addition to one step: masked positions are drawn
 CURVE = 40  # number of points stored of a curve
@@ -256,6 +258,11 @@ def read_book(book: Path = BOOK) -> list[dict[str, Any]]:
             raise UserError(f"{path}: no {missing[0]!r}. Add the run again, or restore the file from git.")
         found.append(record)
     return sorted(found, key=lambda record: record["number"])
+
+
+def without_folders(text: str) -> str:
+    """A text in which ".../" stands for the folders of every absolute path: they are of one machine and say who owns it."""
+    return FOLDERS.sub(".../", text)
 
 
 def as_json(contest: Contest) -> str:

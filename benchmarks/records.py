@@ -12,6 +12,7 @@ does not take the record stays in the book as a negative. `run` resumes an inter
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +36,12 @@ from benchmarks.contest import (
     suite_means,
     training_text_digest,
     within_budget,
+    without_folders,
 )
 from benchmarks.measure import environment, in_child, machine, markdown
 from benchmarks.tokenizer_bits import compare
 from common.errors import UserError, command
-from common.files import read_json, read_jsonl, write_json, write_text
+from common.files import read_json, read_jsonl, write_text
 from common.html import page
 from common.launch import ROOT
 from data.shards import open_shards
@@ -156,8 +158,8 @@ def add(options: argparse.Namespace, contest: Contest, runs: list[Path], peer: f
     }
     record["record"], record["why"] = standing(record, holder_of(record, book), contest)
     folder = Path(options.book) / options.name
-    write_text(folder / "config.yaml", (runs[0] / "config.yaml").read_text(encoding="utf-8"))
-    write_json(folder / "record.json", record)
+    write_text(folder / "config.yaml", without_folders((runs[0] / "config.yaml").read_text(encoding="utf-8")))
+    write_text(folder / "record.json", without_folders(json.dumps(record, ensure_ascii=False, indent=2)) + "\n")
     print(f"{options.name}: {'a record' if record['record'] else 'no record'}: {record['why']}")
     return record
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.contest import Contest, compare_with_holder, read_contest, welch
+from benchmarks.contest import Contest, compare_with_holder, read_contest, welch, without_folders
 from benchmarks.records import check_book, curve_page, standing, table
 from common.errors import UserError
 from tests.conftest import TINY, run_script
@@ -68,6 +68,18 @@ def test_the_record_book_is_checked_against_its_own_figures():
     forged["seeds"][0]["flops"] = 1.2e12
     assert any("FLOPs" in line for line in check_book([OLD, forged], CONTEST))
     assert any("the book says" in line for line in check_book([OLD, new | {"record": False}], CONTEST))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('"corpus_dir=/home/ann/data/corpus", "seed=0"', '"corpus_dir=.../corpus", "seed=0"'),
+        ("path: /home/ann/az/corpus\nfiles: ['/a/b.gz', \"/c/d/e.gz\"]", "path: .../corpus\nfiles: ['.../b.gz', \".../e.gz\"]"),
+        ("hub://owner/name/part runs/mine/corpus ../shared/az 1/2 a https://x.org/a/b", None),
+    ],
+)
+def test_an_entry_has_no_folders_of_a_machine(text, kept):
+    assert without_folders(text) == (text if kept is None else kept)
 
 
 @pytest.mark.slow
