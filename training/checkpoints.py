@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -61,6 +62,10 @@ def save_state(
     return True
 
 
+# Until 2026-11-30 the rate of a run with budget.flops was a number of NumPy's, which torch.load refuses by itself.
+NUMBERS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType]
+
+
 def remove_old_states(run: Path, keep: int | list[int]) -> None:
     """Remove all checkpoints but the newest `keep`; if `keep` lists steps, all but these and the newest two."""
     newest, steps = (keep, []) if isinstance(keep, int) else (NEWEST, keep)
@@ -109,7 +114,8 @@ def load_state(
         weights |= safetensors.torch.load_file(folder / ASIDE)
     fill(model, weights, folder)
     # To the host: a file from a GPU must be usable without one, and each rank makes its own copies from there.
-    stored = torch.load(folder / OPTIMIZERS, weights_only=True, map_location="cpu")
+    with torch.serialization.safe_globals(NUMBERS):
+        stored = torch.load(folder / OPTIMIZERS, weights_only=True, map_location="cpu")
     for optimizer, own_state in zip(optimizers, stored, strict=True):
         # Rates, betas and decay are settings: those of this run hold, which a branch may have changed.
         options = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]

@@ -134,7 +134,7 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
     """Set every group's rate to its peak times `factor`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = float(group["peak"] * factor)  # not a number of NumPy's, which a checkpoint could not be read with
 
 
 def step_unless(bad: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:

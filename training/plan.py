@@ -118,7 +118,7 @@ def plan_steps(
             batch += 1
         tokens += int(sum(part.sum() for part in lengths))
         predicted = [loader.masking.predicted(number, rate) for _, number in micros]
-        flops += cost(lengths, predicted) if total["unit"] == "flops" else 0.0
+        flops += float(cost(lengths, predicted)) if total["unit"] == "flops" else 0.0
         step += 1
         after = {"step": step, "epoch": epoch, "batch": batch, "max_length": length, "tokens": tokens, "planned_flops": flops}
         yield Step(micros, length, rate, progress, after)

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
+from common.files import sha256_file
 from tests.conftest import ROOT, run_script, training_words, with_hooks
 
 STEPS = 90  # the demo text has about 45 such steps: the run crosses the end of an epoch
@@ -136,6 +138,47 @@ def test_damaged_checkpoint_is_named_and_the_one_before_taken(prepared, whole, t
     assert result.returncode == 0, result.stderr
     assert str(victim) in result.stderr
     assert_same(run, whole)
+
+
+UNITS = {"steps": 12, "tokens": 12_000, "epochs": 0.25, "flops": 2e9}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_run_with_any_budget_resumes(prepared, tmp_path, unit):
+    """Its end is removed, as if it had been killed before: the second part reads the state of the first."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    words = training_words(prepared, run, "budget.steps=null", f"budget.{unit}={UNITS[unit]}", "checkpoint_every=3")
+    result = run_script(*words)
+    assert result.returncode == 0, result.stderr
+    shutil.copytree(run, whole)
+    shutil.rmtree(run / "checkpoint")
+    (run / "summary.json").unlink()
+    states = sorted((run / "checkpoints").glob("step-*"))
+    shutil.rmtree(states[-1])
+    result = run_script(*words)
+    assert result.returncode == 0 and f"going on from step {int(states[-2].name[5:])}" in result.stdout, result.stderr
+    assert_same(run, whole)
+
+
+def test_a_checkpoint_with_a_rate_of_numpys_is_read(prepared, tmp_path):
+    """As runs with a budget in FLOPs wrote them until 2026-11-30."""
+    run = tmp_path / "run"
+    words = training_words(prepared, run, "budget.steps=6", "checkpoint_every=4")
+    assert run_script(*words).returncode == 0
+    before = weights(run)
+    shutil.rmtree(run / "checkpoint")
+    (run / "summary.json").unlink()
+    state = run / "checkpoints" / "step-00000004"
+    stored = torch.load(state / "optimizers.pt", weights_only=True)
+    for group in stored[0]["param_groups"]:
+        group["lr"] = np.float64(group["lr"])
+    torch.save(stored, state / "optimizers.pt")
+    sums = json.loads((state / "checksums.json").read_text())
+    sums["optimizers.pt"] = sha256_file(state / "optimizers.pt")
+    (state / "checksums.json").write_text(json.dumps(sums))
+    result = run_script(*words)
+    assert result.returncode == 0 and "going on from step 4" in result.stdout, result.stderr
+    assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
 
 
 def test_damaged_shard_is_named_before_use(prepared, tmp_path):
