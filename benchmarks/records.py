@@ -48,7 +48,7 @@ from data.shards import open_shards
 from tokenization.loading import load_tokenizer
 from training.page import lines
 
-SUITE = ["az_topic", "az_ner", "az_news", "tr_sts"]
+SUITE = ["az_topic", "az_ner", "az_news"]
 PEER = [
     "experiment=local",
     "model=bert_mini",
@@ -260,9 +260,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--division", default="main", help=", ".join(DIVISIONS))
     parser.add_argument("--changed", default="", help="what is new, in one sentence")
     parser.add_argument("--against", help="division tokenizer: checkpoint of the record with the frozen tokenizer")
-    parser.add_argument(
-        "--suite", nargs="+", default=["az_topic", "az_ner", "az_news", "tr_sts"], help="freeze: files of conf/task"
-    )
+    parser.add_argument("--suite", nargs="+", default=SUITE, help="freeze: files of conf/task")
     parser.add_argument("--book", default=str(BOOK), help="folder of contest.json and the entries")
     parser.add_argument("--out", default="runs/records", help="folder of the runs")
     parser.add_argument("--rate", type=float, default=1e-3, help="peer: AdamW's rate")
