@@ -6,7 +6,7 @@ no answer, the mean score. A baseline has no seed: it is run once, as seed-0, an
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,11 @@ def predict_baseline(
     own = kind_of(kind)
     if name not in own.baselines:
         raise UserError(f"baseline {name}: {own.name} has {', '.join(own.baselines)}. Choose one of these.")
-    made = own.baseline(name, train, examples, labels, positive)
+    return completed(own.baseline(name, train, examples, labels, positive), own, examples)
+
+
+def completed(made: Sequence[dict[str, Any]], own: Kind, examples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records with id, group and gold answer of their examples."""
     return [
         {**_head(example), "gold": own.gold(example), **row, "tokens": 0, "truncated": False}
         for example, row in zip(examples, made, strict=True)
@@ -43,10 +47,18 @@ def write_baseline(folder: str | Path, name: str, task: Any) -> Path:
 
     `task` is a tasks.load.Task: name, kind, metric, labels, positive, train, dev, test.
     """
+    asked = [*task.dev, *task.test]
+    return write_rows(
+        folder, name, task, lambda: predict_baseline(name, task.own, task.train, asked, task.labels, task.positive)
+    )
+
+
+def write_rows(folder: str | Path, name: str, task: Any, predict: Callable[[], list[dict[str, Any]]]) -> Path:
+    """As write_baseline, from the records that `predict` returns for dev and then test, with gold (see `completed`)."""
     place = Path(folder) / name / task.name / "seed-0"
     started = time.monotonic()
     summary: dict[str, Any] = {"model": name, "task": task.name, "kind": task.kind, "seed": 0, "deterministic": True}
-    both = predict_baseline(name, task.own, task.train, [*task.dev, *task.test], task.labels, task.positive)
+    both = predict()
     for split, rows in (("dev", both[: len(task.dev)]), ("test", both[len(task.dev) :])):
         scored = score_predictions(rows, task.own, task.labels, task.metric, task.positive, full=False)
         summary[f"{split}_score"] = scored["score"]
