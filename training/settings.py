@@ -394,6 +394,7 @@ class Benchmark(Finetuning):
 
     models: list[dict[str, Any]] = several()
     baselines: list[str] = several()
+    stack: list[str] = several()  # of the baselines
     tasks: list[Any] = several()  # names, or {name, kind, train, ...}
     tuning: dict[str, Any] | None = named()  # {key of recipe: [values], ..., seeds: [...]}
     report: Report = section(Report)
