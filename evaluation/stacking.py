@@ -31,7 +31,9 @@ def write_stack(folder: Path, baseline: Path, task: Any) -> Path | None:
     for weight in WEIGHTS:
         records, how = _mixed(dev, weight, task.dev, task, None)
         score = score_predictions(records, task.own, task.labels, task.metric, task.positive, full=False)["score"]
-        found.append((score, -abs(weight - 0.5), float(weight), how, records))  # small dev sets often tie: nearest to equal parts
+        found.append(
+            (score, -abs(weight - 0.5), float(weight), how, records)
+        )  # small dev sets often tie: nearest to equal parts
     dev_score, _, weight, how, dev_records = max(found, key=lambda one: one[:2])
     test, _ = _mixed(_raw_scores(folder, baseline, "test", task, ours), weight, task.test, task, how)
     scored = score_predictions(test, task.own, task.labels, task.metric, task.positive, full=False)

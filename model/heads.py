@@ -42,7 +42,7 @@ class Classes:
 
     pooled = True  # reads one vector of a text (see POOLINGS), not the hidden states of its tokens
     every_token = False  # reads all tokens, not only batch.positions
-    weighable = True  # whether recipe.class_weights applies
+    weighable = True  # whether recipe.class_weights and recipe.label_smoothing apply
 
     def outputs(self, n_labels: int) -> int:
         """Number of outputs of the linear layer."""
@@ -52,10 +52,10 @@ class Classes:
         """The linear layer's outputs [P, outputs] as the task's scores."""
         return raw
 
-    def loss(self, scores: Tensor, batch: TaskBatch, weights: Tensor | None = None) -> Tensor:
-        """Summed loss of scores against batch.targets; `weights` [labels], for heads that are `weighable`: factors of the
-        errors in each class."""
-        return F.cross_entropy(scores, batch.targets, weight=weights, reduction="sum")
+    def loss(self, scores: Tensor, batch: TaskBatch, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Summed loss of scores against batch.targets. For heads that are `weighable`: `weights` [labels], factors of the
+        errors in each class; `smoothing`, the share of the target that is spread over all classes (arXiv 1512.00567 §7)."""
+        return F.cross_entropy(scores, batch.targets, weight=weights, reduction="sum", label_smoothing=smoothing)
 
     def distance(self, scores: Tensor, teacher_scores: Tensor, batch: TaskBatch, temperature: float) -> Tensor:
         """Summed distance from a teacher's scores, on the scale of `loss`: temperature^2 x KL(teacher || student)."""
@@ -193,6 +193,8 @@ class TaskModel(nn.Module):
         self.dropout = nn.Dropout(encoder.config.dropout)
         self.head = nn.Linear(encoder.config.hidden_size, self.reads.outputs(n_labels))
         initialise(self.head, encoder.config)
+        self.label_smoothing = 0.0  # in training
+        self.mlm: nn.Module | None = None  # a masked-LM head, for recipe.mlm alone (training/joint_mlm.py)
         self.register_buffer("class_weights", None, persistent=False)  # [labels]: factor of each class's errors
 
     def train(self, mode: bool = True) -> "TaskModel":
@@ -218,5 +220,7 @@ class TaskModel(nn.Module):
 
     def loss(self, scores: Tensor, batch: TaskBatch) -> Tensor:
         """Summed loss (a scalar) of `scores` against the batch's targets; divide by `batch.count` yourself."""
-        weights = {} if self.class_weights is None else {"weights": self.class_weights}
-        return self.reads.loss(scores, batch, **weights)
+        more = {} if self.class_weights is None else {"weights": self.class_weights}
+        if self.training and self.label_smoothing:  # dev's loss is that of the answers themselves
+            more["smoothing"] = self.label_smoothing
+        return self.reads.loss(scores, batch, **more)
