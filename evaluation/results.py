@@ -361,8 +361,8 @@ def _note_stacked(report: Report) -> None:
     for (model, ours, other), by_task in weights.items():
         said = "; ".join(f"{task} {', '.join(f'{weight:g}' for weight in found)}" for task, found in by_task.items())
         report.problems.append(
-            f"{model}: no encoder of its own, but the scores of {ours} mixed with those of {other}, whose weight each seed chose "
-            f"on dev ({said})"
+            f"{model}: no encoder of its own, but the scores of {ours} mixed with those of {other}, whose weight each seed "
+            f"chose on dev ({said})"
         )
 
 

@@ -20,8 +20,8 @@ WEIGHTS = np.arange(21) / 20  # of the baseline
 def write_stack(folder: Path, baseline: Path, task: Any) -> Path | None:
     """Write <out>/<model>+<baseline>/<task>/seed-<n>/ from the predictions in `folder` and `baseline`; return that folder.
 
-    `folder`: a seed of a fine-tuned model; `baseline`: seed-0 of a baseline; `task`: their tasks.load.Task. None for a kind whose
-    records hold no scores that can be mixed (Kind.raw). UserError for predictions on other examples.
+    `folder`: a seed of a fine-tuned model; `baseline`: seed-0 of a baseline; `task`: their tasks.load.Task. None for a kind
+    whose records hold no scores that can be mixed (Kind.raw). UserError for predictions on other examples.
     """
     ours, other = read_json(folder / "summary.json"), read_json(baseline / "summary.json")
     dev = _raw_scores(folder, baseline, "dev", task, ours)

@@ -172,7 +172,7 @@ class Kind(ABC):
         return {}
 
     def raw(self, record: Mapping[str, Any], labels: Sequence[str] | None, how: Mapping[str, Any]) -> np.ndarray | None:
-        """The scores [positions, outputs] in a record, of a model or a baseline, as `decode` reads them; None if there are none.
+        """The scores [positions, outputs] in a record, of a model or a baseline, as `decode` reads them; None without any.
 
         With them a model's scores can be mixed with a baseline's (evaluation/stacking.py).
         """

@@ -297,7 +297,7 @@ def stop(run: Run, tracker: Tracker, learner: Learner, at: Progress, clock: floa
 def train_step(
     learner: Learner, batches: list[tuple[TaskBatch, MaskedRows | None]], recipe: Recipe, dtype: torch.dtype
 ) -> Tensor:
-    """One optimizer step over `batches`; returns the mean loss of their examples, a scalar on the device (without recipe.mlm's).
+    """One optimizer step over `batches`; returns the mean task loss of their examples, a scalar on the device.
 
     Every batch has its rows masked beside it where recipe.mlm is above 0; that loss is the mean over all masked tokens.
     """

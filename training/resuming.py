@@ -47,8 +47,8 @@ class Progress:
 
 
 def write_progress(folder: Path, progress: Progress, learned: dict[str, Any]) -> None:
-    """Write the state; the one before is removed once it is complete. `learned`: weights, optimizers and the average of weights,
-    as torch.save takes them."""
+    """Write the state; the one before is removed once it is complete. `learned`: weights, optimizers and the average, as
+    torch.save takes them."""
     best = progress.best
     state = {
         "progress": {key: value for key, value in vars(progress).items() if key not in ("best", "losses")},

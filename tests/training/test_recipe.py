@@ -1,4 +1,4 @@
-"""Ways to fine-tune harder: averaged weights, Muon, a masked-LM loss beside the task's, dropout, smoothing, a neighbouring task."""
+"""More ways to fine-tune: averaged weights, Muon, a masked-LM loss beside the task's, dropout, a neighbouring task."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_the_average_is_what_dev_scores_and_what_is_kept(checkpoint, files, tmp_
         assert torch.allclose(value, first[name] + 10 / 11 * (last[name] - first[name]), atol=1e-6), name
     assert any(not torch.equal(kept[name], last[name]) for name in kept)
     # Dev's loss is that of the kept weights.
-    model, tokenizer, _ = load_task_model(averaged["folder"])
+    model, _, _ = load_task_model(averaged["folder"])
     settings = settings_of("task.kind=classification", f"task.train={file}")
     rows = prepare_data(settings.task, read_start(checkpoint), {}).splits["dev"]
     batch = collate(rows, np.arange(len(rows.rows)))
@@ -147,7 +147,7 @@ def test_a_joint_run_learns_the_text_and_leaves_a_plain_task_model(kind, checkpo
 def test_without_a_masked_lm_head_a_joint_run_is_refused(checkpoint, files, tmp_path):  # noqa: F811
     once = run(checkpoint, files["pair"], "pair", tmp_path / "out")
     for start, words in ((once["folder"], {}), (checkpoint, {"scratch": True})):
-        with pytest.raises(UserError, match="recipe.mlm: .* has no masked-LM head"):
+        with pytest.raises(UserError, match=r"recipe\.mlm: .* has no masked-LM head"):
             run(Path(start), files["pair"], "pair", tmp_path / "no", 0, "recipe.mlm=0.1", **words)
 
 
