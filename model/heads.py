@@ -185,7 +185,7 @@ class TaskModel(nn.Module):
         super().__init__()
         if (encoder.pooler is not None) != has_pooler(kind, pooling):
             raise ValueError(f"{kind}: build the encoder with pooler={has_pooler(kind, pooling)}")
-        self.kind = kind
+        self.kind, self.n_labels = kind, n_labels
         self.reads = head_of(kind)  # interprets the linear layer's outputs
         self.linear_probe = False  # whether the encoder is frozen, without dropout (model/adapters.py)
         self.pooling = pooling if self.reads.pooled else None
@@ -194,6 +194,7 @@ class TaskModel(nn.Module):
         self.head = nn.Linear(encoder.config.hidden_size, self.reads.outputs(n_labels))
         initialise(self.head, encoder.config)
         self.label_smoothing = 0.0  # in training
+        self.ngrams: nn.Module | None = None  # adds the outputs of a bag of n-grams (model/ngrams.py); pooled heads only
         self.mlm: nn.Module | None = None  # a masked-LM head, for recipe.mlm alone (training/joint_mlm.py)
         self.register_buffer("class_weights", None, persistent=False)  # [labels]: factor of each class's errors
 
@@ -216,7 +217,8 @@ class TaskModel(nn.Module):
             owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes, output_size=len(hidden))
             sums = hidden.new_zeros(len(sizes), hidden.shape[1]).index_add(0, owner, hidden)
             hidden = sums / sizes[:, None].to(hidden.dtype)
-        return self.reads.scores(self.head(self.dropout(hidden)).float())
+        raw = self.head(self.dropout(hidden)).float()
+        return self.reads.scores(raw if self.ngrams is None else raw + self.ngrams(batch))
 
     def loss(self, scores: Tensor, batch: TaskBatch) -> Tensor:
         """Summed loss (a scalar) of `scores` against the batch's targets; divide by `batch.count` yourself."""

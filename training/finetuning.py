@@ -17,7 +17,7 @@ from common.files import put_in_place, write_jsonl
 from common.locks import hold
 from common.progress import progress
 from common.settings import plain
-from data.features import TaskBatch, collate, steps_of_epoch
+from data.features import TaskBatch, collate, sorted_batches, steps_of_epoch
 from data.loader import DROPOUT, ahead
 from data.masking import Masking
 from data.packing import stream
@@ -40,7 +40,15 @@ from training.schedules import learning_rate_factor
 from training.settings import Recipe, Schedule
 from training.signals import STOP_SIGNALS
 from training.starting import origin
-from training.task_models import build_model, check_smoothing, keep_head, set_dropout, task_optimizers, weigh_classes
+from training.task_models import (
+    add_ngrams,
+    build_model,
+    check_smoothing,
+    keep_head,
+    set_dropout,
+    task_optimizers,
+    weigh_classes,
+)
 from training.teachers import Teacher, ask_teacher, loss_with_teacher, teacher_of
 from training.tracking import Tracker, energy_joules, energy_since, peak_memory, reset_peak_memory, shown_as
 
@@ -177,6 +185,10 @@ def prepare_model(run: Run) -> tuple[TaskModel, dict[str, Any]]:
     trained = choose_trained(model, lora, recipe.freeze_layers, recipe.linear_probe, pooler == "checkpoint")
     model.class_weights = weigh_classes(recipe.class_weights, kind, run.data.task.labels or [], run.data.splits["train"].rows)
     model.label_smoothing = check_smoothing(recipe.label_smoothing, kind)
+    if recipe.ngrams:
+        rows = run.data.splits["train"]
+        batches = (collate(rows, numbers) for numbers in sorted_batches(rows, recipe.max_tokens))
+        add_ngrams(model, recipe.ngrams, run.start.tokenizer, run.data.task.language, batches)
     if recipe.mlm:
         add_masked_lm_head(model, run.start)
     return model.to(run.device), {"trained": trained, "pooler": pooler, "head": "checkpoint" if kept else "new"}

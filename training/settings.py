@@ -323,6 +323,7 @@ class Recipe:
     dropout: float | None = number(None, least=0, below=1)  # probability
     label_smoothing: float = number(0.0, least=0, below=1)  # share of the target
     mlm: float = number(0.0, least=0)  # weight in the loss
+    ngrams: int = number(0, least=0)  # buckets; 0: off
     pooling: choice("pooler", "cls", "mean") | None = None
     head: choice("linear", "modern") = "linear"
     class_weights: Any = None  # balanced, or {label: weight}
@@ -360,6 +361,8 @@ class Recipe:
             raise UserError(f"{where}.linear_probe and {what}: a probe trains no matrix of the encoder. Set one of them.")
         if values.get("optimizer") == "muon" and values.get("adapter"):
             raise UserError(f"{where}.adapter and recipe.optimizer=muon: adapters are trained by AdamW. Set one of them.")
+        if values.get("ngrams") and (values.get("adapter") or values.get("linear_probe")):
+            raise UserError(f"{where}.ngrams: neither an adapter's file nor a probe holds n-grams. Set it to 0.")
         if not isinstance(values.get("teacher"), str | None):
             raise UserError(f"{where}.teacher={values['teacher']}: expected the path of a fine-tuned checkpoint.")
         weights = values.get("class_weights")

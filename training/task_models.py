@@ -17,6 +17,7 @@ from model.encoder import EncoderConfig
 from model.folder import SUMS, WEIGHTS, fill
 from model.heads import TASK, TaskModel, has_pooler, head_of
 from model.modern_head import add_modern_head
+from model.ngrams import NgramBag, ngrams_of
 from model.store import language_of, read_checkpoint, resolve_checkpoint
 from tasks.encoding import Row
 from tokenization.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from training.ancestry import ledger
 from training.optimizers import Muon
 from training.settings import Recipe
 
+NGRAMS = 10.0  # factor on the rate of recipe.ngrams' table, whose rows are met rarely
 MOMENTUM = 0.95  # of Muon: that of pre-training
 
 
@@ -128,6 +130,18 @@ def check_smoothing(share: float, kind: str) -> float:
     return share
 
 
+def add_ngrams(model: TaskModel, buckets: int, tokenizer: Tokenizer, language: Language | None, batches: Any) -> None:
+    """Put a bag of n-grams beside the head, with the idf of the training rows in `batches`.
+
+    UserError for a kind whose head reads single tokens.
+    """
+    if not model.reads.pooled:
+        raise UserError(f"recipe.ngrams={buckets}: {model.kind} reads single tokens, a bag is of a whole text. Set it to 0.")
+    outputs = model.reads.outputs(model.n_labels)
+    model.ngrams = NgramBag(buckets, outputs, *ngrams_of(tokenizer, language, buckets))
+    model.ngrams.count(batches)
+
+
 def set_dropout(model: TaskModel, rate: float | None) -> None:
     """Set the dropout of encoder and head; None: as in the checkpoint. UserError for an encoder of another architecture."""
     if rate is None:
@@ -152,7 +166,7 @@ def parameter_groups(model: TaskModel, recipe: Recipe, muon: bool = False) -> li
         is_matrix = parameter.ndim == 2 and 1 <= depth <= layers
         if not parameter.requires_grad or muon != (recipe.optimizer == "muon" and is_matrix):
             continue
-        rate = recipe.lr * recipe.layerwise_decay ** (layers + 1 - depth)
+        rate = recipe.lr * recipe.layerwise_decay ** (layers + 1 - depth) * (NGRAMS if name.startswith("ngrams.") else 1)
         decay = recipe.weight_decay if parameter.ndim >= 2 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "peak": rate, "weight_decay": decay})
         group["params"].append(parameter)
