@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -225,14 +226,7 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
     schedule = Schedule("linear", warmup=recipe.warmup, floor=0.0)
     dtype, best, clock = precision_of(run), at.best, time.time() - at.seconds
     written = time.time()
-
-    masking = Masking.of(run.start.tokenizer) if recipe.mlm else None
-
-    def collated(step: tuple[int, int, list[Any]]) -> list[tuple[TaskBatch, MaskedRows | None]]:
-        epoch, number, micros = step
-        masked = mask_rows(rows, micros, masking, (noise, epoch, number), run.device) if masking else [None] * len(micros)
-        return [(collate(rows, numbers, run.device), part) for numbers, part in zip(micros, masked, strict=True)]
-
+    make = partial(collated, run, Masking.of(run.start.tokenizer) if recipe.mlm else None, noise)
     # On CPU a thread that prepares batches would compete with the loop for the core.
     ready = map if run.device.type == "cpu" else (lambda make, items: ahead(items, make))
     bar = progress(
@@ -248,7 +242,7 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
         bar.total = total = at.total = at.total or len(plan) * recipe.epochs
         bar.update(best.steps - bar.n)
         losses = at.losses
-        for batches in ready(collated, [(epoch, number, plan[number]) for number in range(len(losses), len(plan))]):
+        for batches in ready(make, [(epoch, number, plan[number]) for number in range(len(losses), len(plan))]):
             set_learning_rate(learner.optimizers, learning_rate_factor(schedule, (best.steps + 0.5) / total))
             torch.manual_seed(int(stream(noise, DROPOUT, epoch, best.steps).integers(1 << 62)))
             losses.append(train_step(learner, batches, recipe, dtype))
@@ -295,6 +289,15 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
     if not best.epoch:
         raise Diverged(f"{run.name}: no dev loss was finite. Lower recipe.lr or set precision=fp32.")
     return best
+
+
+def collated(
+    run: Run, masking: Masking | None, noise: int, step: tuple[int, int, list[Any]]
+) -> list[tuple[TaskBatch, MaskedRows | None]]:
+    """The micro-batches of a step (epoch, number in it, rows of each); with `masking` each has its rows masked beside it."""
+    (epoch, number, micros), rows = step, run.data.splits["train"]
+    masked = mask_rows(rows, micros, masking, (noise, epoch, number), run.device) if masking else [None] * len(micros)
+    return [(collate(rows, numbers, run.device), part) for numbers, part in zip(micros, masked, strict=True)]
 
 
 def stop(run: Run, tracker: Tracker, learner: Learner, at: Progress, clock: float) -> NoReturn:

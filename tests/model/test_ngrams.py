@@ -55,7 +55,7 @@ def test_a_row_holds_the_ngrams_of_its_texts_once(kind, checkpoint, files):  # n
         first, second = (by_hand(text, start.tokenizer) for text in texts)
         wanted = [*(first - second), *((b + shift) % BUCKETS for b in second - first)]
         wanted += [(b + 2 * shift) % BUCKETS for b in first & second]
-        assert sorted(found[owner == place].tolist()) == sorted(wanted) and len(wanted) > 8
+        assert sorted(found[owner == place].tolist()) == sorted(wanted) and len(wanted) > 5
         shared.append(bool(first & second))
     assert set(shared) == ({False} if kind == "classification" else {True, False})
 
