@@ -4,6 +4,7 @@
     python benchmark.py tasks=[topic,ner] seeds=[0,1,2]
     python benchmark.py 'models=[{name: mine, checkpoint: runs/mine/pretrain, scratch: false}]' out=runs/mine/table
     python benchmark.py seeds=auto 'tuning={lr: [1e-5, 2e-5, 3e-5, 5e-5, 8e-5], seeds: [100, 101]}'
+    python benchmark.py 'baselines=[majority,tfidf]' 'stack=[tfidf]'     also every model's scores mixed with TF-IDF's
     python benchmark.py -m launcher=slurm 'tasks=[topic],[ner],[qa]'       one job a task; then the same without -m
 
 Started again after an interruption it only runs what is not complete (same config, data, weights and code). A failed run is
@@ -34,6 +35,7 @@ from evaluation.baselines import write_baseline
 from evaluation.frequency import write_frequencies
 from evaluation.leakage import write_overlaps
 from evaluation.report import build_report
+from evaluation.stacking import write_stack
 from language.base import one_language
 from tasks.base import kind_of, known_kinds
 from tasks.settings import TaskSettings
@@ -52,7 +54,7 @@ from training.task_models import Start, read_start
 from training.trials import check_tuning, search_rate, tune
 from training.zero_shot import zero_shot
 
-KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
+KEYS = (*READ, "models", "baselines", "stack", "tasks", "tuning", "report", "corpus_dir")
 
 
 @dataclass
@@ -147,6 +149,8 @@ def make_plan(config: DictConfig) -> Plan:
     known = {name for kind in known_kinds() for name in kind_of(kind).baselines}
     if unknown := [name for name in whole.baselines if name not in known]:
         raise UserError(f"baselines: {unknown[0]} is not one of {', '.join(sorted(known))}.")
+    if absent := [name for name in whole.stack if name not in whole.baselines]:
+        raise UserError(f"stack: {absent[0]} is not in baselines, whose predictions it takes. Add it there.")
     plans = [settings_for(config, task) for task in OmegaConf.to_container(config.tasks, resolve=True)]
     recipes = [[with_recipe(settings, model.get("recipe") or {}) for model in whole.models] for settings in plans]
     if whole.tuning and any(own.recipe.lr == "auto" for row in recipes for own in row):
@@ -222,13 +226,21 @@ def run_seeds(plan: Plan, run: Run, done: Done) -> None:
         trouble = run.place / f"failed-{seed}.json"
         try:
             summary = run_seed(replace(run, seed=seed))
+            stacked = stacks(plan, run.data.task, Path(summary["folder"]))
         except Exception as error:  # one failed run must not stop the others; the report marks what is missing
             done.failed.append(set_down(trouble, f"{what}, seed {seed}", error))
         else:
             trouble.unlink(missing_ok=True)
             keep_tuning(summary, run.tuned)
             done.add(summary["folder"], bool(summary.get("reused")))
+            done.folders += stacked
         done.bar.update()
+
+
+def stacks(plan: Plan, task: Any, folder: Path) -> list[Path]:
+    """The rows of one seed stacked with each baseline of `stack`, made again from the prediction files, which takes no time."""
+    names = [name for name in plan.whole.stack if name in kind_of(task.kind).baselines]
+    return [place for name in names if (place := write_stack(folder, plan.out / name / task.name / "seed-0", task))]
 
 
 def find_settings(plan: Plan, run: Run, final: list[int], done: Done) -> Run:

@@ -180,6 +180,7 @@ def collect(folders: Sequence[str | Path], title: str = "Results", overlap: str 
                 run.degenerate = run.dev_score <= floors[golds] + DEGENERATE_MARGIN
     _find_missing(report)
     _compare_decoding(report)
+    _note_stacked(report)
     _estimate_cells(report)
     if overlap is not None:
         _score_clean(report, Path(overlap))
@@ -348,6 +349,21 @@ def _compare_decoding(report: Report) -> None:
             so = sum(bool(run.summary.get(key)) for run in runs)
             if 0 < so < len(runs):
                 report.problems.append(f"{task}: {what} in {so} of {len(runs)} runs only; compare with care")
+
+
+def _note_stacked(report: Report) -> None:
+    """Say which rows are two models' scores mixed, and with what weights."""
+    weights: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for (model, task), cell in sorted(report.cells.items()):
+        for run in cell.runs:
+            if found := run.summary.get("stacked"):
+                weights.setdefault((model, found["model"], found["with"]), {}).setdefault(task, []).append(found["weight"])
+    for (model, ours, other), by_task in weights.items():
+        said = "; ".join(f"{task} {', '.join(f'{weight:g}' for weight in found)}" for task, found in by_task.items())
+        report.problems.append(
+            f"{model}: no encoder of its own, but the scores of {ours} mixed with those of {other}, whose weight each seed "
+            f"chose on dev ({said})"
+        )
 
 
 def answers_one_thing(cell: Cell) -> bool:

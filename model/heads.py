@@ -42,7 +42,7 @@ class Classes:
 
     pooled = True  # reads one vector of a text (see POOLINGS), not the hidden states of its tokens
     every_token = False  # reads all tokens, not only batch.positions
-    weighable = True  # whether recipe.class_weights applies
+    weighable = True  # whether recipe.class_weights and recipe.label_smoothing apply
 
     def outputs(self, n_labels: int) -> int:
         """Number of outputs of the linear layer."""
@@ -52,10 +52,10 @@ class Classes:
         """The linear layer's outputs [P, outputs] as the task's scores."""
         return raw
 
-    def loss(self, scores: Tensor, batch: TaskBatch, weights: Tensor | None = None) -> Tensor:
-        """Summed loss of scores against batch.targets; `weights` [labels], for heads that are `weighable`: factors of the
-        errors in each class."""
-        return F.cross_entropy(scores, batch.targets, weight=weights, reduction="sum")
+    def loss(self, scores: Tensor, batch: TaskBatch, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        """Summed loss of scores against batch.targets. For heads that are `weighable`: `weights` [labels], factors of the
+        errors in each class; `smoothing`, the share of the target that is spread over all classes (arXiv 1512.00567 §7)."""
+        return F.cross_entropy(scores, batch.targets, weight=weights, reduction="sum", label_smoothing=smoothing)
 
     def distance(self, scores: Tensor, teacher_scores: Tensor, batch: TaskBatch, temperature: float) -> Tensor:
         """Summed distance from a teacher's scores, on the scale of `loss`: temperature^2 x KL(teacher || student)."""
@@ -185,7 +185,7 @@ class TaskModel(nn.Module):
         super().__init__()
         if (encoder.pooler is not None) != has_pooler(kind, pooling):
             raise ValueError(f"{kind}: build the encoder with pooler={has_pooler(kind, pooling)}")
-        self.kind = kind
+        self.kind, self.n_labels = kind, n_labels
         self.reads = head_of(kind)  # interprets the linear layer's outputs
         self.linear_probe = False  # whether the encoder is frozen, without dropout (model/adapters.py)
         self.pooling = pooling if self.reads.pooled else None
@@ -193,6 +193,9 @@ class TaskModel(nn.Module):
         self.dropout = nn.Dropout(encoder.config.dropout)
         self.head = nn.Linear(encoder.config.hidden_size, self.reads.outputs(n_labels))
         initialise(self.head, encoder.config)
+        self.label_smoothing = 0.0  # in training
+        self.ngrams: nn.Module | None = None  # adds the outputs of a bag of n-grams (model/ngrams.py); pooled heads only
+        self.mlm: nn.Module | None = None  # a masked-LM head, for recipe.mlm alone (training/joint_mlm.py)
         self.register_buffer("class_weights", None, persistent=False)  # [labels]: factor of each class's errors
 
     def train(self, mode: bool = True) -> "TaskModel":
@@ -214,9 +217,12 @@ class TaskModel(nn.Module):
             owner = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes, output_size=len(hidden))
             sums = hidden.new_zeros(len(sizes), hidden.shape[1]).index_add(0, owner, hidden)
             hidden = sums / sizes[:, None].to(hidden.dtype)
-        return self.reads.scores(self.head(self.dropout(hidden)).float())
+        raw = self.head(self.dropout(hidden)).float()
+        return self.reads.scores(raw if self.ngrams is None else raw + self.ngrams(batch))
 
     def loss(self, scores: Tensor, batch: TaskBatch) -> Tensor:
         """Summed loss (a scalar) of `scores` against the batch's targets; divide by `batch.count` yourself."""
-        weights = {} if self.class_weights is None else {"weights": self.class_weights}
-        return self.reads.loss(scores, batch, **weights)
+        more = {} if self.class_weights is None else {"weights": self.class_weights}
+        if self.training and self.label_smoothing:  # dev's loss is that of the answers themselves
+            more["smoothing"] = self.label_smoothing
+        return self.reads.loss(scores, batch, **more)

@@ -17,6 +17,7 @@ from model.folder import CONFIG, WEIGHTS, fill, read_weights, verify_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
 from model.mlm import MaskedLM
 from model.modern_head import add_modern_head
+from model.ngrams import NGRAMS, NgramBag
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 
@@ -112,5 +113,8 @@ def load_task_model(path: str | Path) -> tuple[TaskModel, Tokenizer, dict[str, A
     model = TaskModel(encoder, task["kind"], len(task["labels"] or []), pooling)
     if "head.dense.weight" in weights:
         add_modern_head(model)
+    if NGRAMS in weights:
+        buckets, outputs = weights["ngrams.table.weight"].shape
+        model.ngrams = NgramBag(buckets, outputs, weights["ngrams.grams"], weights["ngrams.first"])
     fill(model, weights, folder)
     return model.eval(), tokenizer, task

@@ -171,6 +171,13 @@ class Kind(ABC):
         """The part of `how` that is chosen on dev from its raw scores (one row each); {} if nothing is."""
         return {}
 
+    def raw(self, record: Mapping[str, Any], labels: Sequence[str] | None, how: Mapping[str, Any]) -> np.ndarray | None:
+        """The scores [positions, outputs] in a record, of a model or a baseline, as `decode` reads them; None without any.
+
+        With them a model's scores can be mixed with a baseline's (evaluation/stacking.py).
+        """
+        return None
+
     def gold(self, example: Mapping[str, Any]) -> Any:
         """The gold answer as stored in a record."""
         return example["label"]

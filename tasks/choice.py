@@ -136,6 +136,9 @@ class Choice(Kind):
         record = {"pred": int(logs.argmax()), "scores": rounded(logs), "group": example.get("group", "")}
         return record | {"question": example["question"], "options": example["options"]}
 
+    def raw(self, record, labels, how):
+        return np.array(record["scores"])
+
     def answer(self, example, record):
         best = record["pred"]
         chance = round(float(np.exp(record["scores"][best])), 4)

@@ -53,6 +53,9 @@ class Classification(Kind):
         record |= {"pred": labels[int(logs.argmax())], "scores": dict(zip(labels, rounded(logs), strict=True))}
         return record | {"text": joined(example)}
 
+    def raw(self, record, labels, how):
+        return np.array([[record["scores"][label] for label in labels]])
+
     line = "one text"
 
     def from_line(self, text):

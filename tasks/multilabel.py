@@ -96,6 +96,10 @@ class MultiLabel(Kind):
             found.append((float(f1_of_counts(counts, AVERAGES[task.metric])), -abs(threshold - 0.5), float(threshold)))
         return {"threshold": max(found)[2]}
 
+    def raw(self, record, labels, how):
+        chances = np.array([[record["scores"][label] for label in labels]]).clip(1e-6, 1 - 1e-6)  # six decimals are written
+        return np.log(chances) - np.log1p(-chances)
+
     def gold(self, example):
         return example["labels"]
 

@@ -74,6 +74,10 @@ class Similarity(Kind):
         value = float(scores[0][0][0]) if other is None else float(scores[0][0][0] + other[0][0][0]) / 2
         return {"pred": round(low + value * (high - low), 6), "range": [low, high], "text": joined(example)}
 
+    def raw(self, record, labels, how):
+        low, high = how["range"]
+        return np.array([[(record["pred"] - low) / (high - low)]])
+
     def gold(self, example):
         return example["score"]
 

@@ -202,3 +202,19 @@ def test_peak_memory_is_that_of_the_run_not_of_the_process():
     assert reset_peak_memory(device)
     low = peak_memory(device)
     assert high - low > 90_000_000, json.dumps({"with the block": high, "after": low})
+
+
+def test_a_stacked_row_beside_the_model_of_which_it_is_made(checkpoint, files, tmp_path, capsys):  # noqa: F811
+    task = f"tasks=[{{name: p, kind: pair, train: {files['pair']}}}, {{name: q, kind: qa, train: {files['qa']}}}]"
+    models = f"models=[{{name: a, checkpoint: {checkpoint}}}]"
+    words = words_of(checkpoint, files, tmp_path, models, task, "seeds=[0,1]", "stack=[tfidf]")
+    with pytest.raises(UserError, match="stack: tfidf is not in baselines"):
+        bench(*words, "baselines=[majority]")
+    assert bench(*words, "baselines=[tfidf]") == 0
+    out = tmp_path / "benchmark"
+    assert sorted(path.parent.name for path in (out / "a+tfidf").glob("*/seed-*")) == ["p", "p"]  # answers cannot be mixed
+    report = (out / "report.md").read_text()
+    assert "a+tfidf: no encoder of its own" in report
+    before = results(out)
+    assert bench(*words, "baselines=[tfidf]") == 0 and "0 made now" in capsys.readouterr().out
+    assert results(out) == before

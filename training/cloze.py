@@ -105,7 +105,7 @@ def cloze(start: Start, data: Data, max_tokens: int, device: torch.device, out: 
     None for a task without verbalisers, and for a checkpoint without weights or masked-LM head. Computed in fp32.
     """
     task = data.task
-    if not task.verbalisers or start.weights is None or "head.bias" not in start.weights:
+    if not task.verbalisers or not start.has_masked_lm_head:
         return None
     code = [deciding_code(), code_files("training.cloze", rooms=("model", "data", "tasks", "tokenization", "language"))]
     digest = digest_of([*code, start.identity, data.digest, data.max_length, task.cloze, task.verbalisers])
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(arguments)
     device, start = start_device(options.device).device, read_start(options.checkpoint)
-    if start.weights is None or "head.bias" not in start.weights:
+    if not start.has_masked_lm_head:
         raise UserError(f"{options.checkpoint}: has no masked-LM head (fine-tuned?). Take the pre-trained checkpoint.")
     for name in options.task:
         chosen = read_option("task", name)

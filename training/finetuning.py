@@ -5,6 +5,8 @@ import math
 import shutil
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,8 +18,9 @@ from common.files import put_in_place, write_jsonl
 from common.locks import hold
 from common.progress import progress
 from common.settings import plain
-from data.features import TaskBatch, collate, steps_of_epoch
+from data.features import TaskBatch, collate, sorted_batches, steps_of_epoch
 from data.loader import DROPOUT, ahead
+from data.masking import Masking
 from data.packing import stream
 from model.adapters import choose_trained, merged, trained_weights, write_adapter
 from model.decoding import predictions, score_rows, with_gold
@@ -28,7 +31,9 @@ from tasks.base import kind_of
 from tasks.encoding import swap_pair
 from tasks.scoring import score_predictions
 from training.ancestry import ancestry_hours
+from training.joint_mlm import MaskedRows, add_masked_lm_head, mask_rows, masked_loss
 from training.memory import told_out_of_memory
+from training.optimizers import Average, average_weights, set_learning_rate
 from training.precision import choose_dtype
 from training.resuming import Best, Progress, forget_progress, read_progress, write_progress
 from training.runs import Run, finished, why_again
@@ -36,7 +41,15 @@ from training.schedules import learning_rate_factor
 from training.settings import Recipe, Schedule
 from training.signals import STOP_SIGNALS
 from training.starting import origin
-from training.task_models import build_model, parameter_groups, weigh_classes
+from training.task_models import (
+    add_ngrams,
+    build_model,
+    check_smoothing,
+    keep_head,
+    set_dropout,
+    task_optimizers,
+    weigh_classes,
+)
 from training.teachers import Teacher, ask_teacher, loss_with_teacher, teacher_of
 from training.tracking import Tracker, energy_joules, energy_since, peak_memory, reset_peak_memory, shown_as
 
@@ -46,6 +59,30 @@ CHECK_EVERY = 50  # steps between checks of the loss, each of which waits for th
 
 class Diverged(UserError):
     """The loss of a run is no longer a number: an error for a single run, a result when rates are tried."""
+
+
+@dataclass
+class Learner:
+    """What a step changes: a model, its optimizers, the average of its weights; and a teacher that it may learn from."""
+
+    model: TaskModel
+    optimizers: list[torch.optim.Optimizer]
+    average: Average | None
+    teacher: Teacher | None = None
+
+    def state(self) -> dict[str, Any]:
+        """All that steps have changed, for `resume`."""
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        average = {name: value.cpu() for name, value in self.average.values.items()} if self.average else {}
+        return {"weights": trained_weights(self.model), "optimizers": optimizers, "average": average}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.model.load_state_dict(state["weights"], strict=False)
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        for name, value in state["average"].items():
+            self.average.values[name].copy_(value)
 
 
 def run_seed(run: Run) -> dict[str, Any]:
@@ -72,12 +109,15 @@ def _run_seed(run: Run) -> dict[str, Any]:
     beside = run.folder.with_name(f".{run.folder.name}.part")
     clock, own_peak, energy = time.time(), reset_peak_memory(run.device), energy_joules(run.device)
     model, made = prepare_model(run)
-    at, optimizer = begin(model, run, beside, digest)
-    clock, resumed = clock - at.seconds, at.best.steps or None
     dtype = precision_of(run)
-    teacher, path = None, teacher_of(run.recipe.teacher, run.data.task.name, run.seed)
+    learner = Learner(
+        model, task_optimizers(model, run.recipe, dtype), Average(model, run.recipe.ema) if run.recipe.ema else None
+    )
+    at = begin(learner, run, beside, digest)
+    clock, resumed = clock - at.seconds, at.best.steps or None
+    path = teacher_of(run.recipe.teacher, run.data.task.name, run.seed)
     if path:
-        teacher = ask_teacher(path, run.data, run.start.tokenizer, 2 * run.recipe.max_tokens, run.device, dtype)
+        learner.teacher = ask_teacher(path, run.data, run.start.tokenizer, 2 * run.recipe.max_tokens, run.device, dtype)
     whole = plain(run.settings)
     kept = {key: whole[key] for key in ("checkpoint", "scratch", "task", "recipe", "device", "precision", "tracker")}
     tags = [run.settings.language, f"seed {run.seed}", run.data.task.name, run.start.name]
@@ -86,8 +126,9 @@ def _run_seed(run: Run) -> dict[str, Any]:
     about = {**kept, "name": run.name, "seed": run.seed}
     tracker = Tracker(beside, run.settings.tracker, shown, about, resumed_step=resumed)
 
-    best = fit(model, run, optimizer, tracker, teacher, at)
+    best = fit(learner, run, tracker, at)
     model.load_state_dict(best.weights, strict=False)  # frozen weights have not changed
+    model.mlm = None  # not part of the fine-tuned model
     write_jsonl(beside / "predictions-dev.jsonl", best.records)
     tested: dict[str, float] = {}
     if not run.trial:
@@ -119,7 +160,7 @@ def _run_seed(run: Run) -> dict[str, Any]:
         "trainable_parameters": count_parameters(model, trainable=True),
         "energy_kwh": "not measured" if joules is None else joules / 3.6e6,
         "teacher": path,
-        "teacher_inference_hours": teacher and teacher.hours,
+        "teacher_inference_hours": learner.teacher and learner.teacher.hours,
         **ancestry_hours(run.start.ledger, path),
         "precision": str(dtype).removeprefix("torch."),
         "digest": digest,
@@ -132,33 +173,38 @@ def _run_seed(run: Run) -> dict[str, Any]:
 
 
 def prepare_model(run: Run) -> tuple[TaskModel, dict[str, Any]]:
-    """The run's task model on its device, and its entries of summary.json: what is trained, the origin of the pooler."""
+    """The run's task model on its device, and its entries of summary.json: what is trained, the origin of pooler and head."""
     recipe, kind, labels = run.recipe, run.data.task.kind, run.data.task.labels or []
     seed = run.seed if recipe.init_seed is None else recipe.init_seed
     model = build_model(run.start, kind, len(labels), seed, recipe.reinitialise_layers, recipe.pooling, recipe.head)
+    kept = keep_head(model, run.start, run.data.task.labels)
+    set_dropout(model, recipe.dropout)
     pooler = None
     if has_pooler(kind, recipe.pooling):
         pooler = "checkpoint" if run.start.trained_pooler else "new"
     lora = recipe.lora if recipe.adapter == "lora" else None
     trained = choose_trained(model, lora, recipe.freeze_layers, recipe.linear_probe, pooler == "checkpoint")
     model.class_weights = weigh_classes(recipe.class_weights, kind, run.data.task.labels or [], run.data.splits["train"].rows)
-    return model.to(run.device), {"trained": trained, "pooler": pooler}
+    model.label_smoothing = check_smoothing(recipe.label_smoothing, kind)
+    if recipe.ngrams:
+        rows = run.data.splits["train"]
+        batches = (collate(rows, numbers) for numbers in sorted_batches(rows, recipe.max_tokens))
+        add_ngrams(model, recipe.ngrams, run.start.tokenizer, run.data.task.language, batches)
+    if recipe.mlm:
+        add_masked_lm_head(model, run.start)
+    return model.to(run.device), {"trained": trained, "pooler": pooler, "head": "checkpoint" if kept else "new"}
 
 
-def begin(model: TaskModel, run: Run, beside: Path, digest: str) -> tuple[Progress, torch.optim.Optimizer]:
-    """The loop's progress and optimizer: new, or (weights too) as an earlier part of this run left them in `beside`."""
-    recipe = run.recipe
-    betas = (recipe.beta1, recipe.beta2)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=betas, eps=recipe.eps, fused=True)
+def begin(learner: Learner, run: Run, beside: Path, digest: str) -> Progress:
+    """The loop's progress: new, or (the learner too) as an earlier part of this run left it in `beside`."""
     if (found := read_progress(beside, digest)) is None:
         shutil.rmtree(beside, ignore_errors=True)
-        return Progress(digest=digest), optimizer
-    at, weights, state = found
-    model.load_state_dict(weights, strict=False)
-    optimizer.load_state_dict(state)
+        return Progress(digest=digest)
+    at, state = found
+    learner.resume(state)
     at.losses = [loss.to(run.device) for loss in at.losses]
     print(f"{run.name}: going on from step {at.best.steps}, in epoch {at.epoch + 1}")
-    return at, optimizer
+    return at
 
 
 def precision_of(run: Run) -> torch.dtype:
@@ -168,23 +214,19 @@ def precision_of(run: Run) -> torch.dtype:
     return choose_dtype("fp32" if run.device.type == "cpu" and wanted == "auto" else wanted, run.device)
 
 
-def fit(
-    model: TaskModel, run: Run, optimizer: torch.optim.Optimizer, tracker: Tracker, teacher: Teacher | None, at: Progress
-) -> Best:
-    """Train `model` until the epochs or the patience are used up; returns the best epoch on dev.
+def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
+    """Train the model until the epochs or the patience are used up; returns the best epoch on dev.
 
-    Begins where `at` stands, and keeps it. Raises Diverged. The test split is not read.
+    Begins where `at` stands, and keeps it. With an average of the weights, dev scores it and it is what is kept. Raises
+    Diverged. The test split is not read.
     """
-    recipe, rows = run.recipe, run.data.splits["train"]
+    model, recipe, rows = learner.model, run.recipe, run.data.splits["train"]
     order = run.seed if recipe.order_seed is None else recipe.order_seed
     noise = run.seed if recipe.dropout_seed is None else recipe.dropout_seed
     schedule = Schedule("linear", warmup=recipe.warmup, floor=0.0)
     dtype, best, clock = precision_of(run), at.best, time.time() - at.seconds
     written = time.time()
-
-    def collated(micros: list[Any]) -> list[TaskBatch]:
-        return [collate(rows, numbers, run.device) for numbers in micros]
-
+    make = partial(collated, run, Masking.of(run.start.tokenizer) if recipe.mlm else None, noise)
     # On CPU a thread that prepares batches would compete with the loop for the core.
     ready = map if run.device.type == "cpu" else (lambda make, items: ahead(items, make))
     bar = progress(
@@ -200,22 +242,25 @@ def fit(
         bar.total = total = at.total = at.total or len(plan) * recipe.epochs
         bar.update(best.steps - bar.n)
         losses = at.losses
-        for batches in ready(collated, plan[len(losses) :]):
-            factor = learning_rate_factor(schedule, (best.steps + 0.5) / total)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
+        for batches in ready(make, [(epoch, number, plan[number]) for number in range(len(losses), len(plan))]):
+            set_learning_rate(learner.optimizers, learning_rate_factor(schedule, (best.steps + 0.5) / total))
             torch.manual_seed(int(stream(noise, DROPOUT, epoch, best.steps).integers(1 << 62)))
-            losses.append(train_step(model, batches, optimizer, recipe, dtype, teacher))
+            losses.append(train_step(learner, batches, recipe, dtype))
             best.steps += 1
+            if learner.average:
+                learner.average.update(model, best.steps)
             bar.update()
-            best.tokens += sum(batch.layout.total for batch in batches)
+            best.tokens += sum(batch.layout.total for batch, _ in batches)
             if len(losses) % CHECK_EVERY == 0 or len(losses) == len(plan):
                 check_finite(losses, best.steps, run.name)
             if run.stop:
-                stop(run, tracker, model, optimizer, at, clock)
+                stop(run, tracker, learner, at, clock)
 
         # Dev decides which epoch is kept, and whether training continues.
-        records, score, dev_loss, how = predict_and_score(model, run, "dev", dtype)
+        with average_weights(model, learner.average):
+            records, score, dev_loss, how = predict_and_score(model, run, "dev", dtype)
+            better = (score, -dev_loss) > best.rank  # small dev sets often tie: then the lower loss decides
+            weights = trained_weights(model) if better else best.weights
         mark, best.epochs, train_loss = time.time(), epoch + 1, float(torch.stack(losses).mean())
         tracker.log(
             {
@@ -230,15 +275,15 @@ def fit(
             }
         )
         bar.set_postfix_str(f"loss {train_loss:.3f}, dev {run.data.task.metric} {100 * score:.1f}", refresh=False)
-        if (score, -dev_loss) > best.rank:  # small dev sets often tie: then the lower loss decides
+        if better:
             best.rank, best.epoch, best.records, best.how = (score, -dev_loss), epoch + 1, records, how
-            best.weights, at.waited = trained_weights(model), 0
+            best.weights, at.waited = weights, 0
         elif best.steps / total >= recipe.warmup:
             at.waited += 1
         at.epoch, at.losses = epoch + 1, []
         if time.time() - written >= SAVE_AFTER and at.epoch < recipe.epochs:
             at.seconds = time.time() - clock
-            write_progress(tracker.run, at, trained_weights(model), optimizer)
+            write_progress(tracker.run, at, learner.state())
             written = time.time()
     bar.close()
     if not best.epoch:
@@ -246,39 +291,49 @@ def fit(
     return best
 
 
-def stop(
-    run: Run, tracker: Tracker, model: TaskModel, optimizer: torch.optim.Optimizer, at: Progress, clock: float
-) -> NoReturn:
+def collated(
+    run: Run, masking: Masking | None, noise: int, step: tuple[int, int, list[Any]]
+) -> list[tuple[TaskBatch, MaskedRows | None]]:
+    """The micro-batches of a step (epoch, number in it, rows of each); with `masking` each has its rows masked beside it."""
+    (epoch, number, micros), rows = step, run.data.splits["train"]
+    masked = mask_rows(rows, micros, masking, (noise, epoch, number), run.device) if masking else [None] * len(micros)
+    return [(collate(rows, numbers, run.device), part) for numbers, part in zip(micros, masked, strict=True)]
+
+
+def stop(run: Run, tracker: Tracker, learner: Learner, at: Progress, clock: float) -> NoReturn:
     """Write the state of a run that was asked to end, and raise SystemExit with the code of its signal."""
     at.seconds = time.time() - clock
-    write_progress(tracker.run, at, trained_weights(model), optimizer)
+    write_progress(tracker.run, at, learner.state())
     tracker.finish_mirror()
     print(f"{run.name}: stopped on request at step {at.best.steps}; the same command goes on from there", file=sys.stderr)
     raise SystemExit(STOP_SIGNALS[run.stop[0]])
 
 
 def train_step(
-    model: TaskModel,
-    batches: list[TaskBatch],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    dtype: torch.dtype,
-    teacher: Teacher | None,
+    learner: Learner, batches: list[tuple[TaskBatch, MaskedRows | None]], recipe: Recipe, dtype: torch.dtype
 ) -> Tensor:
-    """One optimizer step over `batches`; returns the mean loss of their examples, a scalar on the device."""
-    device = batches[0].ids.device
-    count, loss = sum(batch.count for batch in batches), torch.zeros((), device=device)
-    for batch in batches:
+    """One optimizer step over `batches`; returns the mean task loss of their examples, a scalar on the device.
+
+    Every batch has its rows masked beside it where recipe.mlm is above 0; that loss is the mean over all masked tokens.
+    """
+    model, device = learner.model, batches[0][0].ids.device
+    count, loss = sum(batch.count for batch, _ in batches), torch.zeros((), device=device)
+    masks = sum(len(masked.targets) for _, masked in batches if masked)
+    for batch, masked in batches:
         with torch.autocast(device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext():
             scores = model(batch)
             part = model.loss(scores, batch)
-            if teacher:
-                part = loss_with_teacher(part, model, scores, batch, teacher, recipe)
-        (part / count).backward()
+            if learner.teacher:
+                part = loss_with_teacher(part, model, scores, batch, learner.teacher, recipe)
+            whole = part / count
+            if masked and len(masked.targets):
+                whole = whole + recipe.mlm / masks * masked_loss(model, masked, batch)
+        whole.backward()
         loss += part.detach() / count
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip or math.inf)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in learner.optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return loss
 
 

@@ -62,7 +62,12 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float, dtype: torch.dtype
+        self,
+        matrices: Iterable[nn.Parameter] | list[dict[str, Any]],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype
@@ -148,17 +153,20 @@ def step_unless(bad: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 class Average:
-    """Exponential moving average of the weights (arXiv 2212.14034 §4.4; Slowrun saw -0.012 to -0.018 over many epochs)."""
+    """Exponential moving average of the trained weights (arXiv 2212.14034 §4.4; Slowrun saw -0.012 to -0.018 over many epochs).
+
+    Its decay rises with the steps, so that the first weights do not stay in it (Morales-Brotons et al. 2024, arXiv 2411.18704).
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Add the weights after step `step` (from 1); early on the average covers fewer steps than 1 / (1 - decay)."""
         decay = min(self.decay, step / (step + 10))
-        weights = [p.detach() for _, p in model.named_parameters()]
+        weights = [p.detach() for name, p in model.named_parameters() if name in self.values]
         torch._foreach_lerp_(list(self.values.values()), weights, 1 - decay)
 
 

@@ -24,7 +24,10 @@ def refuse_unread(read: tuple[str, ...], script: str) -> None:
         key = override.lstrip("+~").split("=")[0]
         # Keys such as corpus.path describe the text of the experiment and are accepted by all four scripts.
         if key.split(".")[0].split("@")[0] not in (*read, "corpus"):
-            hints = {"optimizer": "the fine-tuning rate is recipe.lr", "distill": "a fine-tuning teacher is recipe.teacher"}
+            hints = {
+                "optimizer": "the fine-tuning rate is recipe.lr, its optimizer recipe.optimizer",
+                "distill": "a fine-tuning teacher is recipe.teacher",
+            }
             hint = hints.get(key.split(".")[0], f"it reads {', '.join(read)}")
             raise UserError(f"{key}: {script} does not read this key ({hint}). Remove it.")
 

@@ -46,8 +46,9 @@ class Progress:
     digest: str = ""  # identity of the run
 
 
-def write_progress(folder: Path, progress: Progress, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Write the state; the one before is removed once it is complete."""
+def write_progress(folder: Path, progress: Progress, learned: dict[str, Any]) -> None:
+    """Write the state; the one before is removed once it is complete. `learned`: weights, optimizers and the average, as
+    torch.save takes them."""
     best = progress.best
     state = {
         "progress": {key: value for key, value in vars(progress).items() if key not in ("best", "losses")},
@@ -56,8 +57,7 @@ def write_progress(folder: Path, progress: Progress, weights: dict[str, Tensor],
         "records": [json_line(record).decode() for record in best.records],
         "how": json.dumps(best.how),
         "losses": torch.stack(progress.losses).cpu() if progress.losses else torch.zeros(0),
-        "weights": weights,
-        "optimizer": optimizer.state_dict(),
+        "learned": learned,
     }
     name = f"state-{best.steps:08d}.pt"
     with open_whole(folder / name) as file:
@@ -68,8 +68,8 @@ def write_progress(folder: Path, progress: Progress, weights: dict[str, Tensor],
             old.unlink()
 
 
-def read_progress(folder: Path, digest: str) -> tuple[Progress, dict[str, Tensor], dict[str, Any]] | None:
-    """(progress, weights, the optimizer's state) that was written for a run of this identity; None without one.
+def read_progress(folder: Path, digest: str) -> tuple[Progress, dict[str, Any]] | None:
+    """(progress, `learned`) that was written for a run of this identity; None without one.
 
     A damaged state is named on stderr, and the run starts over.
     """
@@ -86,7 +86,7 @@ def read_progress(folder: Path, digest: str) -> tuple[Progress, dict[str, Tensor
     state = torch.load(path, weights_only=True, map_location="cpu")
     records = [json.loads(line) for line in state["records"]]
     best = Best(**state["best"], rank=tuple(state["rank"]), records=records, how=json.loads(state["how"]))
-    return Progress(best, losses=list(state["losses"]), **state["progress"]), state["weights"], state["optimizer"]
+    return Progress(best, losses=list(state["losses"]), **state["progress"]), state["learned"]
 
 
 def forget_progress(folder: Path) -> None:

@@ -308,6 +308,7 @@ class Preparation:
 class Recipe:
     """How a task is learned: `recipe` of conf/recipe.yaml."""
 
+    optimizer: choice("adamw", "muon") = "adamw"
     lr: Any = number(None, least=0, words=("auto",))  # peak; null: by the checkpoint
     batch_size: int = number(32, least=1)  # examples
     epochs: int = number(10, least=1)
@@ -318,6 +319,11 @@ class Recipe:
     eps: float = number(1e-6, least=0)
     clip: float | None = number(1.0, least=0)  # gradient norm
     patience: int | None = number(5, least=1)  # epochs
+    ema: float = number(0.0, least=0, below=1)  # decay a step; 0: off
+    dropout: float | None = number(None, least=0, below=1)  # probability
+    label_smoothing: float = number(0.0, least=0, below=1)  # share of the target
+    mlm: float = number(0.0, least=0)  # weight in the loss
+    ngrams: int = number(0, least=0)  # buckets; 0: off
     pooling: choice("pooler", "cls", "mean") | None = None
     head: choice("linear", "modern") = "linear"
     class_weights: Any = None  # balanced, or {label: weight}
@@ -350,6 +356,13 @@ class Recipe:
             raise UserError(
                 f"{where}.{chosen[0]} and {where}.reinitialise_layers: new weights that stay frozen. Set one of them."
             )
+        barred = {"recipe.mlm": values.get("mlm"), "recipe.optimizer=muon": values.get("optimizer") == "muon"}
+        for what in (what for what, is_set in barred.items() if is_set and values.get("linear_probe")):
+            raise UserError(f"{where}.linear_probe and {what}: a probe trains no matrix of the encoder. Set one of them.")
+        if values.get("optimizer") == "muon" and values.get("adapter"):
+            raise UserError(f"{where}.adapter and recipe.optimizer=muon: adapters are trained by AdamW. Set one of them.")
+        if values.get("ngrams") and (values.get("adapter") or values.get("linear_probe")):
+            raise UserError(f"{where}.ngrams: neither an adapter's file nor a probe holds n-grams. Set it to 0.")
         if not isinstance(values.get("teacher"), str | None):
             raise UserError(f"{where}.teacher={values['teacher']}: expected the path of a fine-tuned checkpoint.")
         weights = values.get("class_weights")
@@ -394,6 +407,7 @@ class Benchmark(Finetuning):
 
     models: list[dict[str, Any]] = several()
     baselines: list[str] = several()
+    stack: list[str] = several()  # of the baselines
     tasks: list[Any] = several()  # names, or {name, kind, train, ...}
     tuning: dict[str, Any] | None = named()  # {key of recipe: [values], ..., seeds: [...]}
     report: Report = section(Report)

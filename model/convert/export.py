@@ -22,6 +22,7 @@ from model.convert.families import check_expressible, config_to_transformers, to
 from model.encoder import EncoderConfig
 from model.folder import CONFIG, WEIGHTS
 from model.heads import TASK, is_pooled
+from model.ngrams import NGRAMS
 from model.store import language_of, read_checkpoint, resolve_checkpoint
 from tasks.base import kind_of
 from tokenization.tokenizer import SETTINGS_FILE, Tokenizer
@@ -133,6 +134,8 @@ def check_head(task: dict[str, Any] | None, config: EncoderConfig, weights: dict
     """UserError for a task head without a class in transformers."""
     if task is None:
         return
+    if NGRAMS in weights:
+        raise UserError(f"{folder}: recipe.ngrams has no class in transformers. Fine-tune with recipe.ngrams=0 to export.")
     if kind_of(task["kind"]).transformers is None:
         raise UserError(
             f"{folder}: a head of kind {task['kind']} has no AutoModelFor* class. Export the pre-trained checkpoint."

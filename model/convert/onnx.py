@@ -162,6 +162,8 @@ def export(checkpoint: str | Path, out: str | Path, int8: bool = False) -> Path:
     encoder = getattr(model, "encoder", model)
     if not isinstance(encoder, Encoder):
         raise UserError(f"{checkpoint}: an encoder of another architecture; export it with its own library.")
+    if getattr(model, "ngrams", None) is not None:
+        raise UserError(f"{checkpoint}: recipe.ngrams, which is not written as ONNX. Fine-tune with recipe.ngrams=0 to export.")
     beside = out.with_name(f".{out.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

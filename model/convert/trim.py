@@ -26,6 +26,7 @@ from model.embeddings import SENTENCES, read_texts
 from model.folder import WEIGHTS, write_checkpoint
 from model.heads import TASK
 from model.next_sentence import NEXT_SENTENCE
+from model.ngrams import NGRAMS
 from model.store import read_checkpoint, resolve_checkpoint
 from tokenization.normaliser import SPACE_MARK
 from tokenization.tokenizer import Tokenizer
@@ -127,6 +128,8 @@ def trim(
         )
     if TABLE not in weights:
         raise UserError(f"{folder}: an encoder of another architecture, which is not converted, cannot be trimmed.")
+    if NGRAMS in weights:
+        raise UserError(f"{folder}: recipe.ngrams belongs to the whole vocabulary. Trim first, then fine-tune.")
     texts = [text for file in files for text in read_texts(file)]
     kept = kept_tokens(tokenizer, texts, least)
     if len(kept) <= len(tokenizer.special_ids):

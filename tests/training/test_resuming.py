@@ -112,6 +112,19 @@ def test_a_killed_run_goes_on_from_its_last_epoch(words, whole, tmp_path):
     assert results(tmp_path) == whole
 
 
+@pytest.mark.slow
+def test_everything_that_a_step_changes_goes_on(words, tmp_path):
+    """Averaged weights, two optimizers, a masked-LM head beside the task's, other dropout: the same bytes after a stop."""
+    more = ["recipe.ema=0.9", "recipe.optimizer=muon", "recipe.mlm=0.3", "recipe.dropout=0.2"]
+    more += ["recipe.label_smoothing=0.1", "recipe.ngrams=500"]
+    assert run([*words, *more], tmp_path / "whole", at=10**9).returncode == 0
+    result = run([*words, *more], tmp_path / "stopped", at=21)
+    assert result.returncode == 85, result.stderr
+    result = run([*words, *more], tmp_path / "stopped", at=10**9)
+    assert result.returncode == 0 and "going on from step 21, in epoch 3" in result.stdout, result.stderr
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_a_damaged_state_is_named_and_the_run_starts_over(words, whole, tmp_path, damage):
     run(words, tmp_path, at=29, number="SIGKILL")
