@@ -420,6 +420,7 @@ def finish(run: Run) -> int:
     with average_weights(raw, run.average):
         if ranks.first:
             write_checkpoint(run.folder / "checkpoint", raw.weights(), raw.encoder.config, run.tokenizer, extra_of(run))
+            run.tracker.send_checkpoint(run.folder / "checkpoint", run.folder, settings.start_from)
         run.tracker.close(summary(run))
     if ranks.first:
         print(

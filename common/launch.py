@@ -84,7 +84,9 @@ def launch(
             sys.exit(code)
         job, place = HydraConfig.get().job, HydraConfig.get().sweep.dir
         if "BasicLauncher" not in HydraConfig.get().launcher._target_:  # submitit would wait for ever for one that exits
-            raise JobFailed(f"job {job.num} ({job.override_dirname}): {told or 'failed'} (code {code}; logs of all: {place})", code)
+            raise JobFailed(
+                f"job {job.num} ({job.override_dirname}): {told or 'failed'} (code {code}; logs of all: {place})", code
+            )
         failed.append((job.override_dirname, code))
         print(f"sweep: job {job.num} ({job.override_dirname}) ended with code {code}; the others go on", file=sys.stderr)
         return math.nan if objective else None

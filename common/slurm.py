@@ -13,7 +13,9 @@ def refused(error: BaseException) -> str | None:
     if not type(error).__module__.startswith("submitit"):
         return None
     if "has not produced any output" in said:  # killed, by a lack of memory, a lost node or scancel
-        return f"launcher=slurm: a job ended without a result ({said}). Start the same command again; finished jobs are skipped."
+        return (
+            f"launcher=slurm: a job ended without a result ({said}). Start the same command again; finished jobs are skipped."
+        )
     remedy = "`sinfo` must list nodes here, and what the launcher asks for (hydra.launcher.…) must be there."
     if "munge" in said.lower():
         remedy = "munge signs what is sent to Slurm; it must run here with the cluster's key: `munge -n | unmunge` shows it."

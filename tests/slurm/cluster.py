@@ -14,15 +14,15 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "sinfo", "scontrol")
 PATIENCE = 30  # seconds until the node must be idle
-# cred_expire is how long a requeued job waits at least; the default is two minutes. The node claims more than it has: cores,
-# memory and GPUs are only counted, nothing binds to them. config_overrides lets it.
+# cred_expire is how long a requeued job waits at least: two minutes by default, and below five seconds it is refused. The node
+# claims more than it has: cores, memory and GPUs are only counted, nothing binds to them. config_overrides lets it.
 CONF = """
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=2
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmctldPort={controller}
 SlurmdPort={node}
 SlurmctldPidFile={folder}/slurmctld.pid

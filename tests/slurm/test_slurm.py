@@ -22,7 +22,7 @@ from training.compare import compare, find_runs
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
-PATIENCE = 400  # seconds for one script on a busy machine
+PATIENCE = 120  # seconds for one script on a busy machine
 # The run that Slurm interrupts waits for the signal at step 10 of its first life, so that it comes in the middle of a run on
 # any machine. (A signal during the imports ends the processes with 138, and the job begins again.)
 WAITS = """
