@@ -104,7 +104,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         # Jobs first, so that the node ends their processes; then the daemons, the last one first.
         subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True, check=False, timeout=30)
         with contextlib.suppress(NotHere):
-            wait_for(lambda: not said(environment, "squeue", "--noheader"), daemons, folder)
+            wait_for(lambda: not answer(environment, "squeue", "--noheader"), daemons, folder)
         for daemon in reversed(daemons):
             daemon.terminate()
             try:
@@ -114,7 +114,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
                 daemon.wait()
 
 
-def said(environment: dict[str, str], *words: str) -> str:
+def answer(environment: dict[str, str], *words: str) -> str:
     """What a command of Slurm prints; nothing if it fails."""
     result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30)
     return result.stdout.strip()
@@ -122,7 +122,7 @@ def said(environment: dict[str, str], *words: str) -> str:
 
 def state(environment: dict[str, str]) -> str:
     """The node's state in sinfo's word."""
-    return said(environment, "sinfo", "--noheader", "--format=%t")
+    return answer(environment, "sinfo", "--noheader", "--format=%t")
 
 
 def wait_for(is_so, daemons: list[subprocess.Popen], folder: Path) -> None:

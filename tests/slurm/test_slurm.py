@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +18,14 @@ import pytest
 from common.slurm import refused
 from tests.conftest import PLAIN, ROOT, TINY, with_hooks
 from tests.corpus.test_build import snapshot
-from tests.slurm.cluster import NotHere, cluster
+from tests.slurm.cluster import NotHere, answer, cluster
 from training.compare import compare, find_runs
 
 pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
-PATIENCE = 120  # seconds for one script on a busy machine
+PATIENCE = 400  # seconds for one script on a busy machine
 # The run that Slurm interrupts waits for the signal at step 10 of its first life, so that it comes in the middle of a run on
-# any machine. (A signal during the imports ends the processes with 138, and the job begins again.)
+# any machine.
 WAITS = """
 import time
 def on_step(run):
@@ -104,7 +105,7 @@ def scripts(slurm, prepared, tmp_path_factory) -> Iterator[Scripts]:
     driver.write_text(with_hooks(WAITS))
     assert script("train.sh").count("python train.py") == 1
     waiting = script("train.sh").replace("python train.py", f"python {shlex.quote(str(driver))} train.py")
-    all_of.train("stopped", "--time=1", "--signal=USR1@15", text=waiting)
+    all_of.train("stopped", "--time=60", "--signal=USR1@120", text=waiting)
     all_of.train("alone", "--time=60")
     place = f"workdir={all_of.folder / 'dask'}"
     all_of.start("corpus_on_slurm.py", [2, 1, place, *TINY], "python", own="dask")
@@ -124,6 +125,28 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+def stop_in_the_middle(scripts: Scripts, name: str) -> None:
+    """Shorten the job's time when it is at step 10, so that Slurm sends its --signal soon; its next life has the hour again."""
+    place, process = scripts.folder / name, scripts.started[name].process
+
+    def until(is_so) -> None:
+        begun = time.monotonic()
+        while not is_so():
+            assert process.poll() is None and time.monotonic() - begun < PATIENCE, (place / "job").read_text()
+            time.sleep(0.1)
+
+    def limit(minutes: int) -> None:
+        words = ["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"]
+        subprocess.run(words, env=scripts.environment, check=True, timeout=30)
+
+    until(lambda: (place / "run" / "metrics.jsonl").exists() and len(losses(place / "run")) >= 10)
+    job = re.search(r"Submitted batch job (\d+)", (place / "log").read_text())[1]
+    spent = answer(scripts.environment, "squeue", "--noheader", f"--jobs={job}", "--format=%M")  # [H:]M:SS
+    limit(2 + int(spent.split(":")[-2]))
+    until(lambda: "DUE TO JOB REQUEUE" in (place / "job").read_text())
+    limit(60)
+
+
 def test_a_sweep_is_one_job_a_combination_and_names_those_that_failed(scripts):
     """Two of the four have a value that cannot be: they are named at the end, with the reason, and the others are complete."""
     code, said = scripts.started["sweep.sh"].ended()
@@ -136,6 +159,7 @@ def test_a_sweep_is_one_job_a_combination_and_names_those_that_failed(scripts):
 
 
 def test_a_run_of_two_ranks_is_stopped_by_slurm_requeued_and_ends_bitwise_equal(scripts):
+    stop_in_the_middle(scripts, "stopped")
     ends = [scripts.started[name].ended() for name in ("alone", "stopped")]
     jobs = [(scripts.folder / name / "job").read_text() for name in ("alone", "stopped")]
     assert [code for code, _ in ends] == [0, 0], jobs
