@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_script, training_words
-from tests.training.wandb_files import artifacts, records
+from tests.training.wandb_files import artifacts, history, records
+from training.tracking import for_wandb
 
 WANDB = ["tracker=wandb", "tracker.mode=offline"]
 
@@ -51,6 +52,13 @@ def test_a_benchmark_sends_its_table_and_page_and_checkpoints_with_their_origin(
     assert "model.safetensors" in made["files"] and made["name"].endswith("-pretrain")
     assert "model.safetensors" in tuned["files"] and tuned["name"] == "mine-topic-seed-0"
     assert tuned["files"]["model.safetensors"] != made["files"]["model.safetensors"]
+
+    # Every number of the log is mirrored, what tells of a run's health included.
+    lines = [for_wandb(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    sent = set().union(*history(parts(run)["train"]))
+    assert sent == set().union(*lines)
+    assert {"seconds/waiting for batches", "gradient_norm", "tokens_per_second"} <= sent
+    assert any(key.startswith("sizes/gradient") for key in sent), sorted(sent)
 
     # The page has the bytes of the file, the table its lines.
     media = parts(out)["report"] / "files" / "media"

@@ -104,7 +104,7 @@ def test_ranks_wait_longer_for_the_data_than_for_one_another(tmp_path):
 
 @pytest.mark.slow
 def test_started_as_srun_starts_them_two_processes_stop_with_85_and_go_on(prepared, tmp_path):
-    """docs/running.md: ranks from the environment, no torchrun; SIGUSR1 reaches both."""
+    """docs/slurm.md: ranks from the environment, no torchrun; SIGUSR1 reaches both."""
     run = tmp_path / "run"
     words = training_words(prepared, run, *WORDS, "budget.steps=200", "checkpoint_every=null")
 

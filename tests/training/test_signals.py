@@ -26,7 +26,7 @@ def on_step(run):
 def test_a_job_writes_its_checkpoint_before_it_is_requeued(prepared, tmp_path):
     words = training_words(prepared, tmp_path / "run", "checkpoint_every=null")
     result = run_script("-c", with_hooks(JOB), *words)
-    assert result.returncode == 255 and "requeued with step-8" in result.stdout, result.stderr
+    assert result.returncode == 255 and "requeued with step-00000008" in result.stdout, result.stderr
     again = run_script(*words)
     assert again.returncode == 0 and "going on from step 8" in again.stdout
 

@@ -45,3 +45,11 @@ def artifacts(folder: Path) -> list[dict[str, Any]]:
             files = {entry.path: entry.digest for entry in one.manifest.contents}
             found.append({"name": one.name, "used": one.use_after_commit, "files": files, "digest": one.digest})
     return found
+
+
+def history(folder: Path) -> Iterator[set[str]]:
+    """The keys of every line of metrics that a run logged, without W&B's own."""
+    for record in records(folder):
+        if record.WhichOneof("record_type") == "history":
+            keys = {item.key or "/".join(item.nested_key) for item in record.history.item}
+            yield {key for key in keys if not key.startswith("_")}
