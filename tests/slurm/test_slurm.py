@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,9 @@ class Scripts:
 @pytest.fixture(scope="module")
 def scripts(slurm, prepared, tmp_path_factory) -> Iterator[Scripts]:
     """All of the page's scripts, started."""
-    for module in ("hydra_plugins.hydra_submitit_launcher", "dask_jobqueue"):
-        pytest.importorskip(module, reason=f"{module} is not installed (requirements-extra.txt)")
+    for module in ("submitit", "dask_jobqueue"):  # looked for, not imported: dask_jobqueue takes Ctrl-C for itself
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed (requirements-extra.txt)")
     all_of = Scripts(tmp_path_factory.mktemp("scripts"), slurm, prepared)
     driver = all_of.folder / "driver.py"
     driver.write_text(with_hooks(WAITS))
@@ -126,7 +128,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 def stop_in_the_middle(scripts: Scripts, name: str) -> None:
-    """Shorten the job's time when it is at step 10, so that Slurm sends its --signal soon; its next life has the hour again."""
+    """Shorten the job's time once it waits at step 10, so that Slurm sends its --signal soon; its next life has the hour again."""
     place, process = scripts.folder / name, scripts.started[name].process
 
     def until(is_so) -> None:
@@ -139,7 +141,8 @@ def stop_in_the_middle(scripts: Scripts, name: str) -> None:
         words = ["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"]
         subprocess.run(words, env=scripts.environment, check=True, timeout=30)
 
-    until(lambda: (place / "run" / "metrics.jsonl").exists() and len(losses(place / "run")) >= 10)
+    # The line of step 10 itself comes after the wait.
+    until(lambda: (place / "run" / "metrics.jsonl").exists() and len(losses(place / "run")) == 9)
     job = re.search(r"Submitted batch job (\d+)", (place / "log").read_text())[1]
     spent = answer(scripts.environment, "squeue", "--noheader", f"--jobs={job}", "--format=%M")  # [H:]M:SS
     limit(2 + int(spent.split(":")[-2]))
@@ -189,13 +192,15 @@ def test_a_benchmark_is_one_job_a_task_and_its_report_is_made_at_the_end(scripts
 def test_a_corpus_on_dask_s_jobs_has_the_same_bytes(scripts, prepared):
     code, said = scripts.started["dask"].ended()
     assert code == 0, said
-    assert snapshot(scripts.folder / "dask" / "corpus") == snapshot(prepared / "corpus")
+    ours, theirs = (snapshot(place / "corpus") for place in (scripts.folder / "dask", prepared))
+    # The page names the command and the folder that it was made in, and the manifest has its digest.
+    assert {name for name in ours if ours[name] != theirs.pop(name)} <= {"report.html", "manifest.json"} and not theirs
     assert [*(scripts.folder.parent).glob("slurm*/dask/*.out")], "the workers were no jobs"
 
 
 def test_slurm_s_refusals_say_what_to_do(slurm, tmp_path):
-    """No munge here, no controller, a node that cannot be: sbatch's own words, as submitit hands them on."""
-    utils = pytest.importorskip("submitit.core.utils", reason="submitit is not installed (requirements-extra.txt)")
+    """No munge here, no controller, a partition that is not there: sbatch's own words, as submitit hands them on."""
+    utils = pytest.importorskip("submitit", reason="submitit is not installed (requirements-extra.txt)").core.utils
     conf = Path(slurm["SLURM_CONF"]).read_text()
     broken = {
         "munge -n | unmunge": conf.replace("munge.socket", "no.socket"),
@@ -204,7 +209,7 @@ def test_slurm_s_refusals_say_what_to_do(slurm, tmp_path):
     }
     for remedy, text in broken.items():
         (tmp_path / "slurm.conf").write_text(text)
-        words = ["sbatch", "--nodes=7", "--wrap=true"]
+        words = ["sbatch", "--partition=nowhere", "--wrap=true"]
         own = slurm | {"SLURM_CONF": str(tmp_path / "slurm.conf")}
         result = subprocess.run(words, env=own, capture_output=True, text=True, check=False, timeout=60)
         assert result.returncode == 1
