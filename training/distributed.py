@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
-from training.memory import keep_freed_blocks
+from training.memory import keep_freed_blocks, keep_kernels_once
 
 PATIENCE = datetime.timedelta(hours=48)  # how long ranks wait while the first one prepares data or scores tasks
 
@@ -125,4 +125,5 @@ def only_device(device: str, threads: int | None) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     keep_freed_blocks()
+    keep_kernels_once()
     return start(device).device
