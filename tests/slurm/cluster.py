@@ -4,8 +4,10 @@ Nothing of the machine's own Slurm is read or changed, so several copies may run
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -96,7 +98,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     try:
         for words in (munged, ["slurmctld", "-D", "-i"], ["slurmd", "-D", "-N", "localhost"]):
             with open(folder / f"{words[0]}.out", "wb") as log:
-                daemons.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+                pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+                # Safe beside threads: one call of the C library between fork and exec.
+                daemons.append(subprocess.Popen(words, env=environment, preexec_fn=end_with_the_tests, **pipes))  # noqa: PLW1509
             wait_for(lambda words=words: words[0] != "munged" or (folder / "munge.socket").exists(), daemons, folder)
         wait_for(lambda: state(environment) == "idle", daemons, folder)
         yield environment
@@ -112,6 +116,11 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+
+def end_with_the_tests() -> None:
+    """Linux's PR_SET_PDEATHSIG: a daemon ends also if the tests are killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def answer(environment: dict[str, str], *words: str) -> str:
