@@ -61,32 +61,19 @@ def launch(
     failed: list[tuple[str, int]] = []
 
     def guarded(config: DictConfig) -> float | None:
-        told: Any = None
+        why = "failed"
         try:
             settle_budget(config, HydraConfig.get().overrides.task)
             code = task(config)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code, told = EXIT_USER_ERROR, error
-        except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr)
-            code = EXIT_INTERRUPT
-        except Exception as error:
-            if told := disk_error(error):
-                print(f"error: {told}", file=sys.stderr)
-                code = EXIT_USER_ERROR
-            else:
-                traceback.print_exc()
-                code, told = EXIT_DEFECT, f"{type(error).__name__}: {error}"
+        except (Exception, KeyboardInterrupt) as error:
+            code, why = tell(error)
         if not code:
             return objective(config) if objective and is_sweep() else None
         if code in (EXIT_REQUEUE, EXIT_INTERRUPT) or not is_sweep():
             sys.exit(code)
         job, place = HydraConfig.get().job, HydraConfig.get().sweep.dir
         if "BasicLauncher" not in HydraConfig.get().launcher._target_:  # submitit would wait for ever for one that exits
-            raise JobFailed(
-                f"job {job.num} ({job.override_dirname}): {told or 'failed'} (code {code}; logs of all: {place})", code
-            )
+            raise JobFailed(f"job {job.num} ({job.override_dirname}): {why} (code {code}; logs of all: {place})", code)
         failed.append((job.override_dirname, code))
         print(f"sweep: job {job.num} ({job.override_dirname}) ended with code {code}; the others go on", file=sys.stderr)
         return math.nan if objective else None
@@ -124,6 +111,18 @@ def launch(
             file=sys.stderr,
         )
         raise SystemExit(failed[0][1])
+
+
+def tell(error: BaseException) -> tuple[int, str]:
+    """Print an error where it is caught, as `launch` says; returns its exit code and what it says in a line."""
+    if isinstance(error, KeyboardInterrupt):
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return EXIT_INTERRUPT, "stopped by Ctrl-C"
+    if told := error if isinstance(error, UserError) else disk_error(error):
+        print(f"error: {told}", file=sys.stderr)
+        return EXIT_USER_ERROR, str(told)
+    traceback.print_exc()
+    return EXIT_DEFECT, f"{type(error).__name__}: {error}"
 
 
 def excluded_keys(config_name: str) -> list[str]:
