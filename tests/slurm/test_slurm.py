@@ -44,6 +44,9 @@ def script(name: str) -> str:
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
     """The environment of a user of the cluster, in which `python` is the one that runs the tests."""
+    for module in ("submitit", "dask_jobqueue"):  # looked for, not imported: dask_jobqueue takes Ctrl-C for itself
+        if find_spec(module) is None:
+            pytest.skip(f"{module} is not installed (requirements-extra.txt)")
     folder = tmp_path_factory.mktemp("slurm")
     try:
         with cluster(folder) as environment:
@@ -97,11 +100,9 @@ class Scripts:
 
 
 @pytest.fixture(scope="module")
-def scripts(slurm, prepared, tmp_path_factory) -> Iterator[Scripts]:
+def scripts(slurm, request, tmp_path_factory) -> Iterator[Scripts]:
     """All of the page's scripts, started."""
-    for module in ("submitit", "dask_jobqueue"):  # looked for, not imported: dask_jobqueue takes Ctrl-C for itself
-        if find_spec(module) is None:
-            pytest.skip(f"{module} is not installed (requirements-extra.txt)")
+    prepared = request.getfixturevalue("prepared")  # which would be made before `slurm` can skip if it were an argument
     all_of = Scripts(tmp_path_factory.mktemp("scripts"), slurm, prepared)
     driver = all_of.folder / "driver.py"
     driver.write_text(with_hooks(WAITS))
@@ -189,10 +190,10 @@ def test_a_benchmark_is_one_job_a_task_and_its_report_is_made_at_the_end(scripts
     assert "topic" in report and "ner" in report and (place / "benchmark" / "report.html").exists()
 
 
-def test_a_corpus_on_dask_s_jobs_has_the_same_bytes(scripts, prepared):
+def test_a_corpus_on_dask_s_jobs_has_the_same_bytes(scripts):
     code, said = scripts.started["dask"].ended()
     assert code == 0, said
-    ours, theirs = (snapshot(place / "corpus") for place in (scripts.folder / "dask", prepared))
+    ours, theirs = (snapshot(place / "corpus") for place in (scripts.folder / "dask", scripts.prepared))
     # The page names the command and the folder that it was made in, and the manifest has its digest.
     assert {name for name in ours if ours[name] != theirs.pop(name)} <= {"report.html", "manifest.json"} and not theirs
     assert [*(scripts.folder.parent).glob("slurm*/dask/*.out")], "the workers were no jobs"
@@ -200,7 +201,8 @@ def test_a_corpus_on_dask_s_jobs_has_the_same_bytes(scripts, prepared):
 
 def test_slurm_s_refusals_say_what_to_do(slurm, tmp_path):
     """No munge here, no controller, a partition that is not there: sbatch's own words, as submitit hands them on."""
-    utils = pytest.importorskip("submitit", reason="submitit is not installed (requirements-extra.txt)").core.utils
+    from submitit.core.utils import FailedJobError
+
     conf = Path(slurm["SLURM_CONF"]).read_text()
     broken = {
         "munge -n | unmunge": conf.replace("munge.socket", "no.socket"),
@@ -213,5 +215,5 @@ def test_slurm_s_refusals_say_what_to_do(slurm, tmp_path):
         own = slurm | {"SLURM_CONF": str(tmp_path / "slurm.conf")}
         result = subprocess.run(words, env=own, capture_output=True, text=True, check=False, timeout=60)
         assert result.returncode == 1
-        told = refused(utils.FailedJobError(result.stderr))
+        told = refused(FailedJobError(result.stderr))
         assert told and remedy in told and "Without launcher=slurm" in told
