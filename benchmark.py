@@ -46,11 +46,13 @@ from training.distributed import only_device
 from training.entries import check_models, filled, is_pretrained_here, places_of, pretraining_config, pretraining_keys
 from training.finetuning import run_seed
 from training.identity import trained_by_other_code
+from training.mirror import send_report
 from training.recipe import READ, check_seeds, refuse_unread, settings_for, with_recipe
 from training.runs import Run, code_of_kind, prepare_data, refuse_other_language, seeds_for, write_inputs
 from training.settings import Benchmark
 from training.signals import stop_signals
 from training.task_models import Start, read_start
+from training.tracking import shown_as
 from training.trials import check_tuning, search_rate, tune
 from training.zero_shot import zero_shot
 
@@ -268,6 +270,11 @@ def report(plan: Plan, folders: list[Path]) -> None:
     overlap = leaked(plan.out, [task.name for task in plan.tasks], wanted.overlap)
     print(build_report(folders, plan.out, pretraining, corpus, wanted.title, overlap=overlap))
     print(f"\n{plan.out / 'report.html'} (and report.md, report.csv, report.tex)")
+    whole = plan.whole
+    if whole.tracker.kind == "wandb":
+        tags = sorted({run.start.language.name for row in plan.runs for run in row if run.start.language})
+        shown = shown_as("report", whole.name, plan.out.name, plan.out, [*tags, *(task.name for task in plan.tasks)])
+        send_report(whole.tracker, shown, plan.out, {"models": whole.models, "seeds": plan.seeds})
 
 
 def leaked(out: Path, names: list[str], corpus: str | None) -> Path | None:

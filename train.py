@@ -44,7 +44,7 @@ from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, optimizer_flops, step_flops, teacher_flops
 from training.heldout import evaluate, guesses, read_heldout
 from training.identity import corpus_of, is_complete, note_parts, own_place, parts_of
-from training.memory import keep_freed_blocks, told_out_of_memory
+from training.memory import keep_freed_blocks, keep_kernels_once, told_out_of_memory
 from training.optimizers import Average, average_weights, build_optimizers, set_learning_rate, step_unless
 from training.plan import Clock, State, Step, budget_of, plan_steps
 from training.planning import as_planned, refuse_unprepared, write_plan
@@ -76,6 +76,7 @@ def train(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     keep_freed_blocks()
+    keep_kernels_once()
     ranks = start(settings.device)
     reset_peak_memory(ranks.device)
     held = hold(run) if ranks.first else contextlib.nullcontext()
@@ -420,6 +421,7 @@ def finish(run: Run) -> int:
     with average_weights(raw, run.average):
         if ranks.first:
             write_checkpoint(run.folder / "checkpoint", raw.weights(), raw.encoder.config, run.tokenizer, extra_of(run))
+            run.tracker.send_checkpoint(run.folder / "checkpoint", run.folder, settings.start_from)
         run.tracker.close(summary(run))
     if ranks.first:
         print(

@@ -43,7 +43,7 @@ from tasks.encoding import Encoded, Row
 from tasks.load import load_task
 from tasks.settings import TaskSettings
 from tokenization.loading import load_tokenizer
-from training.memory import keep_freed_blocks
+from training.memory import keep_freed_blocks, keep_kernels_once
 from training.precision import choose_dtype
 from training.tracking import peak_memory, reset_peak_memory
 
@@ -132,6 +132,7 @@ def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> 
     flat = work["way"].startswith("ours")
     if flat:
         keep_freed_blocks()  # as finetune.py does
+        keep_kernels_once()
     model = (ours if flat else peer).to(device)
     del ours, peer
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)

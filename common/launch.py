@@ -22,9 +22,18 @@ from common.errors import EXIT_INTERRUPT, EXIT_USER_ERROR, UserError, disk_error
 from common.files import ROOT
 from common.overrides import explain, readable, told_apart, with_names
 from common.settings import checked
+from common.slurm import refused
 
 EXIT_REQUEUE = 85  # stopped by SIGTERM or SIGUSR1, checkpoint written: start the same command again
 EXIT_DEFECT = 1
+
+
+class JobFailed(Exception):
+    """A job of a sweep ended with `code` in another process, on another machine perhaps; `told` names it and says why."""
+
+    def __init__(self, told: str, code: int) -> None:
+        super().__init__(told, code)
+        self.told, self.code = told, code
 
 
 def launch(
@@ -37,7 +46,8 @@ def launch(
 
     Codes: 0 done; 2 an error that the user can correct (bad key, value or file), with one message and no traceback; 130
     Ctrl-C; 1 any other exception, which is a defect and keeps its traceback. `task` may return another code (EXIT_REQUEUE).
-    In a sweep a job that fails is named and the next one runs; the exit code is that of the first failure.
+    In a sweep a job that fails is named and the next one runs; the exit code is that of the first failure. Jobs that a launcher
+    runs elsewhere (Slurm) all run, and the first failure is named at the end.
 
     `schema` is the dataclass of the script's settings; --help lists its keys and no other key of conf/. `objective(config)`
     is the value that a sweeper such as Optuna's gets for a finished job; NaN for one that failed.
@@ -51,31 +61,19 @@ def launch(
     failed: list[tuple[str, int]] = []
 
     def guarded(config: DictConfig) -> float | None:
+        why = "failed"
         try:
             settle_budget(config, HydraConfig.get().overrides.task)
             code = task(config)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = EXIT_USER_ERROR
-        except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr)
-            code = EXIT_INTERRUPT
-        except Exception as error:
-            if told := disk_error(error):
-                print(f"error: {told}", file=sys.stderr)
-                code = EXIT_USER_ERROR
-            else:
-                traceback.print_exc()
-                code = EXIT_DEFECT
+        except (Exception, KeyboardInterrupt) as error:
+            code, why = tell(error)
         if not code:
             return objective(config) if objective and is_sweep() else None
-        if (
-            code in (EXIT_REQUEUE, EXIT_INTERRUPT)
-            or not is_sweep()
-            or "BasicLauncher" not in HydraConfig.get().launcher._target_
-        ):
+        if code in (EXIT_REQUEUE, EXIT_INTERRUPT) or not is_sweep():
             sys.exit(code)
-        job = HydraConfig.get().job
+        job, place = HydraConfig.get().job, HydraConfig.get().sweep.dir
+        if "BasicLauncher" not in HydraConfig.get().launcher._target_:  # submitit would wait for ever for one that exits
+            raise JobFailed(f"job {job.num} ({job.override_dirname}): {why} (code {code}; logs of all: {place})", code)
         failed.append((job.override_dirname, code))
         print(f"sweep: job {job.num} ({job.override_dirname}) ended with code {code}; the others go on", file=sys.stderr)
         return math.nan if objective else None
@@ -86,6 +84,8 @@ def launch(
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     guarded.__module__ = "__main__"
+    if {"-m", "--multirun"} & {*words}:  # jobs that a launcher starts elsewhere find our modules, from whatever folder
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     asked = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
@@ -95,6 +95,14 @@ def launch(
             raise
         print(f"error: {explain(error, words, _composed(config_name))}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
+    except JobFailed as error:
+        print(f"sweep: {error.told}; the others went on. The same command skips those that are done.", file=sys.stderr)
+        raise SystemExit(error.code) from None
+    except Exception as error:
+        if asked or not (told := refused(error)):
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
     if failed:
         print(
             f"sweep: {len(failed)} jobs failed:",
@@ -103,6 +111,18 @@ def launch(
             file=sys.stderr,
         )
         raise SystemExit(failed[0][1])
+
+
+def tell(error: BaseException) -> tuple[int, str]:
+    """Print an error where it is caught, as `launch` says; returns its exit code and what it says in a line."""
+    if isinstance(error, KeyboardInterrupt):
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return EXIT_INTERRUPT, "stopped by Ctrl-C"
+    if told := error if isinstance(error, UserError) else disk_error(error):
+        print(f"error: {told}", file=sys.stderr)
+        return EXIT_USER_ERROR, str(told)
+    traceback.print_exc()
+    return EXIT_DEFECT, f"{type(error).__name__}: {error}"
 
 
 def excluded_keys(config_name: str) -> list[str]:

@@ -145,6 +145,11 @@ def explain(error: Exception, words: list[str], config: DictConfig | None) -> st
         hint = did_you_mean(key, known)
         there = f" There are: {', '.join(sorted(near))}." if 0 < len(near) < 30 else ""
         return f"{key}: no such key.{hint}{there}"
+    if "hydra/launcher/submitit" in (lines[0] if lines else ""):
+        return (
+            "launcher=slurm needs hydra-submitit-launcher. pip install -r requirements-extra.txt, or leave launcher=slurm out: "
+            "the jobs then run here, one after another."
+        )
     if found := re.match(r"In '[^']*': Could not find '([^/']+)/([^']+)'", lines[0] if lines else ""):
         options = [line for line in lines[1:] if re.fullmatch(r"[\w./-]+", line)]
         hint = did_you_mean(found[2], options)

@@ -297,3 +297,10 @@ def _estimate(value: float, examples: tuple[float, int], seeds: list[tuple[float
     se = total**0.5
     half = float(stats.t.ppf(0.5 + confidence / 2, df)) * se
     return Estimate(value, se, df, value - half, value + half, float(2 * stats.t.sf(abs(value) / se, df)))
+
+
+def student_half(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Half of Student's interval for the mean of independent `values`, in their unit; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    return float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import OmegaConf
-from scipy import stats
 
 from common.errors import UserError, command
 from common.files import read_json, write_text
 from common.html import ACCENT, GRID, MUTED, SORT, page, plain, svg, table
+from evaluation.statistics import student_half
 from training.identity import NEUTRAL
 from training.page import origin_of_runs
 from training.tracking import flatten
@@ -29,7 +29,6 @@ from training.tracking import flatten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONFIDENCE = 0.95
 # Besides NEUTRAL: where a run lies, and what it costs, are no settings that a sweep compares.
 PLACES = ("name", "workdir", "corpus_dir", "tokenizer_dir", "shards_dir", "heldout_file", "price_per_hour", "out", "seed")
 SHOWN = {  # figures of summary.json, in the table's order
@@ -107,15 +106,6 @@ def _order(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if is_number else (1, 0.0, str(value))
 
 
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """(mean, half of the interval for the mean over seeds by Student's t); None for a single value."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return mean, float(half)
-
-
 def label(row: Row) -> str:
     """The setting of a row in words."""
     return ", ".join(f"{key}={'null' if value is None else value}" for key, value in row.setting.items()) or "all"
@@ -128,9 +118,12 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     for row in rows:
         line = [label(row), str(len(row.seeds))]
         for key in figures:
-            mean, half = interval(row.values[key]) if key in row.values else (None, None)
-            said = "" if mean is None else f"{mean:,.0f}" if abs(mean) >= 1e4 else f"{mean:.4f}"
-            line.append(said if half is None else f"{said} ± {half:,.0f}" if abs(mean or 0) >= 1e4 else f"{said} ± {half:.4f}")
+            if key not in row.values:
+                line.append("")
+                continue
+            mean, half = float(np.mean(row.values[key])), student_half(row.values[key])
+            digits = ",.0f" if abs(mean) >= 1e4 else ".4f"
+            line.append(f"{mean:{digits}}" if half is None else f"{mean:{digits}} ± {half:{digits}}")
         body.append(line)
     return body
 
@@ -142,7 +135,7 @@ def plot(rows: Sequence[Row], metric: str) -> str:
         for place, row in enumerate(rows):
             if metric not in row.values:
                 continue
-            mean, half = interval(row.values[metric])
+            mean, half = float(np.mean(row.values[metric])), student_half(row.values[metric])
             axes.plot(row.values[metric], [place] * len(row.values[metric]), "o", ms=3, color=MUTED, alpha=0.6)
             axes.errorbar(mean, place, xerr=half, fmt="o", ms=6, color=ACCENT, capsize=3)
         axes.set_yticks(range(len(rows)), [plain(label(row)) for row in rows])

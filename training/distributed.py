@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.errors import UserError
-from training.memory import keep_freed_blocks
+from training.memory import keep_freed_blocks, keep_kernels_once
 
 PATIENCE = datetime.timedelta(hours=48)  # how long ranks wait while the first one prepares data or scores tasks
 
@@ -77,6 +77,12 @@ def start(device: str) -> Ranks:
     world, rank, local = (
         int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
     )
+    told, many = "WORLD_SIZE" in os.environ, int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if many > 1 and not told:
+        raise UserError(
+            f"srun started {many} processes and none was told of the others, so each would train alone. For one run on all of "
+            "them set RANK, LOCAL_RANK and WORLD_SIZE as docs/slurm.md does; for one process use srun -n1."
+        )
     if device == "mps":
         raise UserError(
             "device=mps: Apple's GPUs are not supported; nothing here was ever tested on one. Set device=cpu (auto does so)."
@@ -119,4 +125,5 @@ def only_device(device: str, threads: int | None) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     keep_freed_blocks()
+    keep_kernels_once()
     return start(device).device

@@ -167,6 +167,8 @@ def _run_seed(run: Run) -> dict[str, Any]:
     }
     price = run.settings.price_per_hour
     summary["cost"] = "not measured" if price is None else price * summary["hours"]
+    if keep:
+        tracker.send_checkpoint(beside / "checkpoint", run.folder, None if run.start.weights is None else run.start.path)
     tracker.close(summary)
     put_in_place(beside, run.folder)
     return {**summary, "folder": str(run.folder)}

@@ -16,10 +16,11 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bf16 products; False where Linux does not say."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith(("flags", "Features"))), "")

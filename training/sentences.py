@@ -195,6 +195,7 @@ def run(config: DictConfig) -> int:
     extra = {"name": settings.name, "language": language.name, **origin(settings.checkpoint)}
     weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     write_checkpoint(out / "checkpoint", weights, encoder.config, tokenizer, extra, {SENTENCES: own})
+    tracker.send_checkpoint(out / "checkpoint", out, settings.checkpoint)
     tracker.close({
         "status": "done", "name": settings.name, "seed": settings.seed, "steps": step, "pairs": len(train),
         "hours": (time.time() - begun) / 3600, "device": device.type, "peak_memory_bytes": peak_memory(device),

@@ -62,6 +62,7 @@ class TrackerSettings:
     project: str | None = None
     entity: str | None = None
     mode: choice("online", "offline") = "online"
+    artifacts: bool = False
 
     @staticmethod
     def check(values: dict[str, Any], where: str) -> None:

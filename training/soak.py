@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from common.errors import UserError, command
 from common.files import ROOT, write_json
+from evaluation.statistics import student_half
 
 EVERY = 0.5  # seconds between samples
 SETTLED = 5.0  # seconds after a process' first log line from which samples count
@@ -93,9 +93,7 @@ def slopes(lives: Sequence[Life]) -> dict[str, dict[str, Any]]:
                 values = np.array(life.samples)
                 each.append(float(np.polyfit((values[:, 0] - values[0, 0]) / 3600, values[:, column], 1)[0]))
         mean = float(np.mean(each)) if each else None
-        half = None
-        if len(each) > 1:
-            half = float(stats.t.ppf(0.975, len(each) - 1) * np.std(each, ddof=1) / len(each) ** 0.5)
+        half = student_half(each)
         low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
         found[name] = {"mean": mean, "low": low, "high": high, "processes": len(each), "unit": UNITS[name]}
     return found

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import resource
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from common.files import digest_of, json_line, read_json, write_bytes, write_json, write_text, writing
+from common.files import digest_of, json_line, write_bytes, write_json, write_text, writing
 from common.launch import git_state, is_sweep
+from model.store import resolve_checkpoint
+from training import mirror
 from training.settings import TrackerSettings
 
 try:
@@ -91,6 +92,7 @@ class Tracker:
         resumed_step: int | None = None,
     ) -> None:
         self.run, self.active, self.wandb, self.mirrored = run, active, None, -1
+        self.artifacts = settings.artifacts
         if not active:
             return
         run.mkdir(parents=True, exist_ok=True)
@@ -137,28 +139,16 @@ class Tracker:
         sent. Thus one folder has the whole history, even if a killed part had gone past its last checkpoint. No step that
         was sent is sent again.
         """
-        path, own = self.run / "wandb.json", Path(shown["dir"]) / "wandb"
-        identity = read_json(path)["id"] if path.exists() and written is not None else secrets.token_hex(4)
-        write_json(path, {"id": identity})
+        own = Path(shown["dir"]) / "wandb"
+        identity = mirror.identity_in(self.run / "wandb.json", known=written is not None)
         earlier = sorted(own.glob(f"*run-*-{identity}"))
         unsent = all(part.name.startswith("offline-") and not list(part.glob("*.sync*")) for part in earlier)
         again = bool(earlier) and unsent and settings.mode == "offline"
         with self._mirroring():
-            import wandb
-
             for part in earlier if again else []:
                 (own / "earlier").mkdir(exist_ok=True)
                 part.rename(own / "earlier" / part.name)
-            self.wandb = wandb.init(
-                project=settings.project,
-                entity=settings.entity,
-                mode=settings.mode,
-                id=identity,
-                resume="allow",
-                config=config,
-                settings=wandb.Settings(console="off"),
-                **shown,
-            )
+            self.wandb = mirror.begin(settings, shown, identity, config)
         if again:
             for line in (self.run / "metrics.jsonl").read_bytes().splitlines():
                 self._mirror(json.loads(line))
@@ -172,16 +162,11 @@ class Tracker:
 
     @contextlib.contextmanager
     def _mirroring(self) -> Iterator[None]:
-        """An error of W&B (no account, no network, a dead service) ends the mirror, never the run."""
-        try:
+        """An error of W&B ends the mirror, never the run."""
+        with mirror.mirroring() as failed:
             yield
-        except Exception as error:
+        if failed:
             self.wandb = None
-            print(
-                f"warning: W&B stopped mirroring ({type(error).__name__}: {error}). The run goes on; metrics.jsonl is "
-                "complete. Set tracker.mode=offline without an account or network.",
-                file=sys.stderr,
-            )
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl (it has a "step") and mirror its numbers and mask prompts."""
@@ -192,6 +177,13 @@ class Tracker:
             while line:
                 line = line[self.file.write(line) :]
         self._mirror(values)
+
+    def send_checkpoint(self, folder: Path, run: Path, start: str | Path | None) -> None:
+        """`folder`, the checkpoint of `run`, and its `start` (None: new weights) go to W&B if tracker.artifacts says so."""
+        if self.wandb is not None and self.artifacts:
+            with self._mirroring():
+                whence = resolve_checkpoint(start) if start else None
+                mirror.send_checkpoint(self.wandb, folder, run / "checkpoint", whence)
 
     def close(self, summary: dict[str, Any]) -> None:
         """Write summary.json and end the mirror."""

@@ -8,6 +8,7 @@ one) and `name` (for error messages).
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -128,6 +129,8 @@ class Engine:
         else:
             self._cluster = LocalCluster(n_workers=self.wanted, threads_per_worker=1, processes=True, dashboard_address=None)
             self._client = Client(self._cluster)
+        if not self._client.scheduler_info()["workers"]:  # a scheduler's queue may hold them for hours
+            print("corpus: no worker has come yet; waiting for the first one of the Dask cluster", file=sys.stderr, flush=True)
 
     def _on_dask(self, function: Function, tasks: list[Task], order: list[int]) -> Iterator[tuple[int, Any]]:
         """A dead worker loses only its current unit: Dask gives it to another worker, and gives up after a few deaths."""

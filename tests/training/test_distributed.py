@@ -13,6 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
+import training.distributed
+from common.errors import UserError
 from tests.conftest import ROOT, run_script, training_words, with_hooks
 
 WORDS = ["model.dropout=0.1", "checkpoint_every=10", "batch_tokens=2048"]
@@ -102,7 +104,7 @@ def test_ranks_wait_longer_for_the_data_than_for_one_another(tmp_path):
 
 @pytest.mark.slow
 def test_started_as_srun_starts_them_two_processes_stop_with_85_and_go_on(prepared, tmp_path):
-    """docs/running.md: ranks from the environment, no torchrun; SIGUSR1 reaches both."""
+    """docs/slurm.md: ranks from the environment, no torchrun; SIGUSR1 reaches both."""
     run = tmp_path / "run"
     words = training_words(prepared, run, *WORDS, "budget.steps=200", "checkpoint_every=null")
 
@@ -123,3 +125,12 @@ def test_started_as_srun_starts_them_two_processes_stop_with_85_and_go_on(prepar
     assert [rank.wait(120) for rank in ranks] == [85, 85]
     assert [rank.wait(300) for rank in start()] == [0, 0]
     assert len(losses(run)) == 200
+
+
+def test_processes_of_srun_that_do_not_know_of_each_other_are_refused(monkeypatch):
+    """`srun -n8 python train.py`: eight runs in one folder otherwise."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with pytest.raises(UserError, match=r"srun started 8 processes.*docs/slurm\.md"):
+        training.distributed.start("cpu")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert training.distributed.start("cpu").world == 1

@@ -55,3 +55,18 @@ def test_apple_s_gpu_is_refused_by_name(script, prepared, tmp_path):
     words = [f"workdir={tmp_path}", "device=mps"]
     result = run_script(script, *words)
     assert result.returncode == 2 and "error: device=mps" in result.stderr and "device=cpu" in result.stderr, result.stderr
+
+
+SHOWN = """
+import os
+def on_model(model):  # before the first product
+    print("capacity", os.environ["LRU_CACHE_CAPACITY"])
+"""
+
+
+@pytest.mark.parametrize("own", [{}, {"LRU_CACHE_CAPACITY": "64"}])
+def test_kernels_are_kept_once_unless_the_user_has_a_value(own, prepared, tmp_path, monkeypatch):
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    words = training_words(prepared, tmp_path / "run", "budget.steps=1")
+    result = run_script("-c", with_hooks(SHOWN), *words, PYTHONPATH=str(ROOT), **own)
+    assert result.returncode == 0 and f"capacity {own.get('LRU_CACHE_CAPACITY', 1)}" in result.stdout, result.stderr

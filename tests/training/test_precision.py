@@ -1,5 +1,6 @@
 """Without hardware bf16, no matrix product runs in it unless the user asks: there it is 50 times slower than fp32."""
 
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import training.precision
+from benchmarks.pretraining import ways_of
 from common.files import ROOT
 from model import predict
 from model.store import load_masked_lm
@@ -45,7 +47,7 @@ class Products(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def no_bf16(monkeypatch):
     """Whatever this machine has: the capability is reported as absent."""
-    monkeypatch.setattr(training.precision, "_cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(training.precision, "cpu_has_bf16", lambda: False)
 
 
 def config_of(name: str, *words: str):
@@ -69,7 +71,7 @@ def pretrain(prepared: Path, run: Path, *words: str) -> Counter:
 @pytest.fixture(scope="module")
 def muon_run(prepared, tmp_path_factory) -> tuple[Path, Counter]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.precision, "_cpu_has_bf16", lambda: False)
+        patch.setattr(training.precision, "cpu_has_bf16", lambda: False)
         run = tmp_path_factory.mktemp("precision") / "muon"
         return run, pretrain(prepared, run, "optimizer=muon", "model.dropout=0.0")
 
@@ -119,3 +121,14 @@ def test_fine_tuning_and_scoring(muon_run, tmp_path, kind):
 
 
 assert "precision=fp32" in TINY  # which `pretrain` above removes
+
+
+@pytest.mark.parametrize("documents", ["joined", "real"])
+def test_the_benchmark_measures_no_bf16_peer_where_it_is_emulated(documents):
+    options = Namespace(device="cpu", documents=documents, compile=True)
+    some, every = ways_of(options, {}, has_bf16=False), ways_of(options, {}, has_bf16=True)
+    assert not any(work.get("precision") == "bf16" for work in some.values())
+    assert set(every) - set(some) == {name for name, work in every.items() if work.get("precision") == "bf16"}
+    assert {"ours", "ours compiled", "theirs fp32", "theirs fp32 compiled"} <= set(some)
+    options.device = "cuda"
+    assert ways_of(options, {}, has_bf16=False) == ways_of(options, {}, has_bf16=True)
