@@ -47,6 +47,7 @@ from training.entries import check_models, filled, is_pretrained_here, places_of
 from training.finetuning import run_seed
 from training.identity import trained_by_other_code
 from training.mirror import send_report
+from training.precision import choose_kernels
 from training.recipe import READ, check_seeds, refuse_unread, settings_for, with_recipe
 from training.runs import Run, code_of_kind, prepare_data, refuse_other_language, seeds_for, write_inputs
 from training.settings import Benchmark
@@ -145,6 +146,7 @@ def make_plan(config: DictConfig) -> Plan:
     values = resolved(OmegaConf.masked_copy(config, [key for key in named if key in config and key != "task"]), Benchmark)
     whole = typed(Benchmark, values)
     device, wanted = only_device(whole.device, whole.threads), check_seeds(whole.seeds)
+    choose_kernels(whole.deterministic, whole.flash_attention, device)
     check_models(whole.models, whole.tuning)
     if not whole.tasks:
         raise UserError("tasks: none given. Name files of conf/task, e.g. tasks=[topic,ner].")

@@ -28,6 +28,7 @@ from training.defaults import with_defaults
 from training.distributed import only_device
 from training.finetuning import run_seed
 from training.identity import trained_by_other_code
+from training.precision import choose_kernels
 from training.recipe import READ, check_seeds, refuse_unread, settings_for
 from training.runs import Run, prepare_data, refuse_other_language, seeds_for, write_inputs
 from training.settings import Finetuning
@@ -43,6 +44,7 @@ def finetune(config: DictConfig) -> int:
     chosen = config.task.kind or config.task.train or config.task.documents
     settings = settings_for(config, None if chosen else "topic")
     device, out = only_device(settings.device, settings.threads), Path(settings.out)
+    choose_kernels(settings.deterministic, settings.flash_attention, device)
     seeds = check_seeds(settings.seeds)
     start = read_start(settings.checkpoint, settings.model_name, settings.scratch)
     refuse_other_language(settings, start)

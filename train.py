@@ -39,7 +39,7 @@ from prepare import prepare
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
 from training.branching import take_branch
-from training.checkpoints import load_state, newest_state, remove_old_states, save_state
+from training.checkpoints import Tensors, Writer, load_state, newest_state
 from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, optimizer_flops, step_flops, teacher_flops
 from training.heldout import evaluate, guesses, read_heldout
@@ -48,7 +48,7 @@ from training.memory import keep_freed_blocks, keep_kernels_once, told_out_of_me
 from training.optimizers import Average, average_weights, build_optimizers, set_learning_rate, step_unless
 from training.plan import Clock, State, Step, budget_of, plan_steps
 from training.planning import as_planned, refuse_unprepared, write_plan
-from training.precision import choose_dtype
+from training.precision import choose_dtype, choose_kernels
 from training.pretraining import Run, extra_of, note_skipped, refuse_many_skipped, summary, waits_counted
 from training.profiling import profiled
 from training.schedules import learning_rate_factor, mask_rate, micro_batches, phase_length
@@ -78,6 +78,7 @@ def train(
     keep_freed_blocks()
     keep_kernels_once()
     ranks = start(settings.device)
+    choose_kernels(settings.deterministic, settings.flash_attention, ranks.device, ranks.first)
     reset_peak_memory(ranks.device)
     held = hold(run) if ranks.first else contextlib.nullcontext()
     try:
@@ -95,7 +96,7 @@ def train(
             ranks.wait()
             begun = begin(settings, run, ranks, on_model)
             limit = "micro_batch_tokens", settings.micro_batch_tokens
-            with stop_signals() as begun.stop, told_out_of_memory(ranks.device, *limit):
+            with stop_signals() as begun.stop, told_out_of_memory(ranks.device, *limit), begun.writer:
                 return loop(begun, on_step)
     finally:  # a sweep runs several jobs in this process
         ranks.close()
@@ -160,6 +161,7 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
         clock=Clock(state.seconds),
         peak=measured_peak(ranks.device, dtype) * ranks.world,
         tracker=tracker,
+        writer=Writer(folder, settings.keep_checkpoints, settings.checkpoint_in_thread, ranks.device),
         norms=torch.tensor(state.norms, device=ranks.device),
         joules=energy_joules(ranks.device),
         tasks=tasks,
@@ -387,19 +389,21 @@ def score_run(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """Write the whole state to disk."""
+    """Write the whole state to disk, or hand a copy to the thread that does."""
     run.state.norms, begun = run.norms.tolist(), time.perf_counter()
     if run.ranks.first:
-        shape, keep = run.raw.encoder.config, run.settings.keep_checkpoints
-        if save_state(run.folder, asdict(run.state), run.raw.state_dict(), run.optimizers, run.average, shape, run.tokenizer):
-            remove_old_states(run.folder, keep)
-    run.ranks.wait()
+        tensors = Tensors.of(run.raw, run.optimizers, run.average)
+        run.writer.write(asdict(run.state), tensors, run.raw.encoder.config, run.tokenizer)
+    if not run.writer.in_thread:
+        run.ranks.wait()
     run.saving += time.perf_counter() - begun
 
 
 def stopped(run: Run) -> int:
     """The exit code of a run that was asked to end; its checkpoint is written."""
     run.bar.close()
+    run.writer.wait()
+    run.ranks.wait()
     if run.ranks.first:
         print(f"training: stopped on request at step {run.state.step}; the same command resumes from there", file=sys.stderr)
     run.tracker.finish_mirror()
@@ -411,6 +415,7 @@ def finish(run: Run) -> int:
     settings, state, ranks, raw = run.settings, run.state, run.ranks, run.raw
     if run.interval:
         log_line(run)
+    run.writer.wait()
     run.bar.update(100 - run.bar.n)
     run.bar.close()
     if not is_due(run, settings.evaluation.every):

@@ -34,6 +34,7 @@ from common.files import read_json, write_json
 from common.launch import ROOT, read_option
 from common.settings import typed
 from data.features import collate, cut_by_tokens, encode, units
+from data.loader import ahead
 from data.packing import stream
 from model.convert.families import config_to_transformers, to_transformers
 from model.encoder import Encoder, EncoderConfig
@@ -138,15 +139,18 @@ def steps(work: dict[str, Any], encoded: Encoded, batches: list[np.ndarray]) -> 
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
     dtype = choose_dtype("auto" if work["way"] == "ours" or device.type == "cuda" else "fp32", device)
     cast = (lambda: torch.autocast(device.type, dtype)) if dtype != torch.float32 else contextlib.nullcontext
-    for numbers in batches:
+
+    def made(numbers: np.ndarray) -> tuple[list[Any], int]:
+        if not flat:
+            return [padded(encoded, numbers, work["max_length"] if work["way"] == "max-length" else None)], 1
+        groups = [units(encoded)[number] for number in numbers]
+        parts = [collate(encoded, rows, device) for rows in cut_by_tokens(encoded, groups, MAX_TOKENS)]
+        return parts, sum(part.count for part in parts)
+
+    # As finetune.py does; the example scripts collate in the main process unless told otherwise.
+    ready = ahead(batches, made) if flat and device.type == "cuda" else map(made, batches)
+    for parts, count in ready:
         total = torch.zeros((), device=device)
-        if flat:
-            groups = [units(encoded)[number] for number in numbers]
-            parts = [collate(encoded, rows, device) for rows in cut_by_tokens(encoded, groups, MAX_TOKENS)]
-            count = sum(part.count for part in parts)
-        else:
-            width = work["max_length"] if work["way"] == "max-length" else None
-            parts, count = [padded(encoded, numbers, width)], 1
         for part in parts:
             with cast():
                 if flat:

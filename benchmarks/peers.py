@@ -35,7 +35,7 @@ from training.distributed import Ranks, start, without_sync
 from training.flops import measured_peak, step_flops
 from training.memory import keep_freed_blocks, keep_kernels_once
 from training.optimizers import build_optimizers, step_unless
-from training.precision import choose_dtype
+from training.precision import choose_dtype, choose_kernels
 from training.settings import Optimizer
 from training.tracking import peak_memory, reset_peak_memory
 
@@ -281,6 +281,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
     device = ranks.device
     if work["way"] == "check":
         return same_loss(work, device)
+    attention = choose_kernels(work.get("deterministic", False), work.get("flash_attention", "FA2"), device, ranks.first)
     reset_peak_memory(device)
     if work["way"] == "ours":
         keep_freed_blocks()  # as train.py does
@@ -328,6 +329,7 @@ def measure(work: dict[str, Any]) -> dict[str, Any] | None:
         "mfu": flops / seconds / rate / ranks.world if flops else None,
         "dtype": str(dtype).removeprefix("torch."),
         "parameters": parameters,
+        "attention": attention if work["way"] == "ours" else None,
     }
 
 

@@ -173,14 +173,12 @@ def collate(encoded: Encoded, numbers: np.ndarray, device: torch.device | str = 
         number = np.float32 if np.issubdtype(values.dtype, np.floating) else np.int64  # scores are not rounded
         return move(torch.from_numpy(np.ascontiguousarray(values, dtype=number)), device)
 
-    layout = Layout.of(lengths)
-    layout.select(torch.from_numpy(positions.astype(np.int64)))  # on the host, so that no step waits for the device
-    layout = layout.to(device)
+    layout, asked = Layout.of(lengths).asking(positions.astype(np.int64), device)
     return TaskBatch(
         on(np.concatenate([row.ids for row in rows])),
         on(place >= second),
         layout,
-        layout.selected[0],
+        asked,
         None if segments is None else on(segments),
         on(targets),
         len(targets),

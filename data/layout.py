@@ -75,6 +75,12 @@ class Layout:
         starts, position = move(self.starts, device), move(self.position, device)
         return Layout(self.lengths, starts, position, selected=selected, causal=self.causal)
 
+    def asking(self, positions: np.ndarray, device: torch.device | str) -> tuple[Layout, torch.Tensor]:
+        """This layout and these positions [M] (sorted, flat) on `device`: computed on the host, so that nothing waits."""
+        self.select(torch.from_numpy(positions))
+        moved = self.to(device)
+        return moved, moved.selected[0]
+
     def queries(self, positions: torch.Tensor) -> Layout:
         """Layout of the tokens at `positions`: the result of `select` for the same positions, or computed now.
 

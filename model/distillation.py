@@ -217,6 +217,7 @@ def log_parts(model: nn.Module, ranks: Any) -> dict[str, Any]:
     if not isinstance(model, Student) or not model.sums:
         return {}
     names = ("mlm", "kl", "hidden", "count")
-    *totals, count = ranks.host_sum(*(float(model.sums[name]) for name in names))
+    parts = torch.stack([model.sums[name] for name in names[:-1]]).tolist()
+    *totals, count = ranks.host_sum(*parts, model.sums["count"])
     model.sums = {}
     return {"distillation": {name: total / max(count, 1) for name, total in zip(names, totals, strict=False)}}

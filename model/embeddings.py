@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.errors import UserError, command
 from common.files import open_text, open_whole, put_in_place, read_json, read_jsonl, sync_tree, write_json, write_text, writing
-from data.layout import Layout
+from data.layout import Layout, move
 from model.convert.export import card as encoder_card
 from model.convert.export import family_of, read_card_data, tokenizer_settings, without_paths
 from model.convert.families import CLASSES, config_to_transformers, to_transformers
@@ -47,11 +47,20 @@ def rows_of(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list
 
 def mean_vectors(encoder: Encoder | ForeignEncoder, rows: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Unit vectors [n, H] in fp32 of these texts: the mean over each one's tokens. Gradients flow."""
-    lengths = [len(row) for row in rows]
-    hidden = encoder(torch.from_numpy(np.concatenate(rows)).to(device), Layout.of(lengths, device))
-    owner = torch.repeat_interleave(torch.arange(len(rows), device=device), torch.tensor(lengths, device=device))
-    sums = torch.zeros(len(rows), hidden.shape[1], device=device).index_add(0, owner, hidden.float())
-    return F.normalize(sums / torch.tensor(lengths, device=device)[:, None], dim=1)
+    return mean_of(encoder, *flat(rows, device))
+
+
+def flat(rows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Layout]:
+    """Ids [T] of these texts one after another, and their layout, on `device`; made on the host, so that nothing waits."""
+    return move(torch.from_numpy(np.concatenate(rows)), device), Layout.of([len(row) for row in rows]).to(device)
+
+
+def mean_of(encoder: Encoder | ForeignEncoder, ids: Tensor, layout: Layout) -> Tensor:
+    """As `mean_vectors`, of the texts of a flat batch ids [T]."""
+    hidden, sizes = encoder(ids, layout), layout.starts.diff().long()
+    owner = torch.repeat_interleave(torch.arange(len(sizes), device=ids.device), sizes, output_size=layout.total)
+    sums = torch.zeros(len(sizes), hidden.shape[1], device=ids.device).index_add(0, owner, hidden.float())
+    return F.normalize(sums / sizes[:, None], dim=1)
 
 
 @torch.no_grad()

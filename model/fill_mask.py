@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError, command
-from data.layout import Layout
+from data.layout import Layout, move
 from model.convert.importing import is_huggingface
 from model.mlm import MaskedLM
 from model.store import load_masked_lm
@@ -37,8 +37,8 @@ def fill_mask(model: MaskedLM, tokenizer: Tokenizer, text: str, top: int = 5) ->
     if len(ids) > longest:
         raise UserError(f"the text has {len(ids)} tokens, the model reads {longest} at most. Shorten it.")
     device = model.head.bias.device
-    flat, asked = (torch.from_numpy(values).to(device) for values in (ids, positions))
-    logits = model.logits(flat, Layout.of([len(ids)], device), asked).float()
+    layout, asked = Layout.of([len(ids)]).asking(positions, device)
+    logits = model.logits(move(torch.from_numpy(ids), device), layout, asked).float()
     best = logits.softmax(-1).topk(min(top, tokenizer.vocab_size))
     return [
         [(tokenizer.tokens[token], float(p)) for token, p in zip(tokens.tolist(), chances, strict=True)]

@@ -8,6 +8,8 @@ Because data, masks and dropout are functions of counters, the state is small: w
 import re
 import shutil
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +30,29 @@ ASIDE, AVERAGE, OPTIMIZERS, STATE = "projections.safetensors", "average.safetens
 NEWEST = 2  # checkpoints kept for resuming beside the steps that keep_checkpoints lists
 
 
-def save_state(
-    run: Path,
-    state: dict[str, Any],
-    weights: dict[str, torch.Tensor],
-    optimizers: list[torch.optim.Optimizer],
-    average: Average | None,
-    config: EncoderConfig,
-    tokenizer: Tokenizer,
-) -> bool:
+@dataclass
+class Tensors:
+    """All tensors of a run's state: weights and average by name (None without one), the state dict of each optimizer."""
+
+    weights: dict[str, torch.Tensor]
+    optimizers: list[dict[str, Any]]
+    average: dict[str, torch.Tensor] | None
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], average: Average | None) -> "Tensors":
+        """Those of these parts, which go on changing with the next step."""
+        return cls(model.state_dict(), [one.state_dict() for one in optimizers], None if average is None else average.values)
+
+
+def save_state(run: Path, state: dict[str, Any], tensors: Tensors, config: EncoderConfig, tokenizer: Tokenizer) -> bool:
     """Write the checkpoint of `state["step"]`; False if it could not be written.
 
     A full disk, or any other error of the writer, costs this checkpoint only: older ones remain and the run goes on.
     """
-    folder = run / "checkpoints" / f"step-{state['step']:08d}"
-    files: dict[str, Any] = {
-        STATE: state,
-        OPTIMIZERS: lambda path: torch.save([optimizer.state_dict() for optimizer in optimizers], path),
-    }
+    folder, weights, average = run / "checkpoints" / f"step-{state['step']:08d}", tensors.weights, tensors.average
+    files: dict[str, Any] = {STATE: state, OPTIMIZERS: lambda path: torch.save(tensors.optimizers, path)}
     if average is not None:
-        files[AVERAGE] = lambda path: safetensors.torch.save_file(average.values, path)
+        files[AVERAGE] = lambda path: safetensors.torch.save_file(average, path)
     if aside := {name: value.cpu() for name, value in weights.items() if name.startswith(PROJECTIONS)}:
         weights = {name: value for name, value in weights.items() if name not in aside}
         files[ASIDE] = lambda path: safetensors.torch.save_file(aside, path)
@@ -64,6 +69,76 @@ def save_state(
 
 # Until 2026-11-30 the rate of a run with budget.flops was a number of NumPy's, which torch.load refuses by itself.
 NUMBERS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType]
+
+
+class Writer:
+    """Writes the checkpoints of a run and removes old ones: in a thread of its own, or (in_thread=False) before it returns.
+
+    in_thread=None: in a thread if the state is on a GPU; on a CPU the thread would compete with the steps for the cores.
+
+    The thread works on a copy in host memory, so the next steps may change the weights; one copy at a time is in memory, and
+    the next checkpoint waits for the one before. Leaving the context waits too. An error of the thread that is not the disk's
+    is raised by the next `wait`.
+    """
+
+    def __init__(self, run: Path, keep: int | list[int], in_thread: bool | None, device: torch.device) -> None:
+        self.run, self.keep = run, keep
+        self.in_thread = device.type == "cuda" if in_thread is None else in_thread
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+        self.held: dict[tuple, torch.Tensor] = {}  # host memory, used again by every copy; pinned if the state is on a GPU
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        elif self.thread is not None:  # the run ends with an error of its own; the checkpoint is finished all the same
+            self.thread.join()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk, or was given up."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def write(self, state: dict[str, Any], tensors: Tensors, config: EncoderConfig, tokenizer: Tokenizer) -> None:
+        """Write the checkpoint of `state["step"]`; `state` must not change any more."""
+        if not self.in_thread:
+            self._save(state, tensors, config, tokenizer)
+            return
+        self.wait()
+        copied = Tensors(*(self._copy(part, (number,)) for number, part in enumerate(vars(tensors).values())))
+        if any(value.is_cuda for value in tensors.weights.values()):
+            torch.cuda.synchronize()  # the copies are asynchronous
+        self.thread = threading.Thread(target=self._try, args=(state, copied, config, tokenizer))
+        self.thread.start()
+
+    def _copy(self, value: Any, place: tuple) -> Any:
+        """`value` with every tensor in it copied to the host, into the memory that the last copy had at this place."""
+        if isinstance(value, dict):
+            return {key: self._copy(part, (*place, key)) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self._copy(part, (*place, number)) for number, part in enumerate(value)]
+        if not isinstance(value, torch.Tensor):
+            return value
+        if place not in self.held:
+            self.held[place] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+        return self.held[place].copy_(value.detach(), non_blocking=True)
+
+    def _try(self, *parts: Any) -> None:
+        try:
+            self._save(*parts)
+        except BaseException as error:
+            self.error = error
+
+    def _save(self, state: dict[str, Any], tensors: Tensors, config: EncoderConfig, tokenizer: Tokenizer) -> None:
+        if save_state(self.run, state, tensors, config, tokenizer):
+            remove_old_states(self.run, self.keep)
 
 
 def remove_old_states(run: Path, keep: int | list[int]) -> None:

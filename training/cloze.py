@@ -24,7 +24,7 @@ from common.errors import UserError, command
 from common.files import digest_of
 from common.launch import read_option, resolved
 from common.settings import typed
-from data.layout import Layout
+from data.layout import Layout, move
 from language.base import load_language
 from model.folder import fill
 from model.mlm import MaskedLM
@@ -69,9 +69,9 @@ def mask_scores(model: MaskedLM, tokenizer: Tokenizer, rows: Sequence[np.ndarray
             size += len(rows[end])
             end += 1
         ids = np.concatenate(rows[begin:end])
-        asked = torch.from_numpy(np.flatnonzero(ids == tokenizer.mask_id)).to(device)
-        layout = Layout.of([len(row) for row in rows[begin:end]], device)
-        logs = model.logits(torch.from_numpy(ids).to(device), layout, asked).float().log_softmax(-1)
+        layout = Layout.of([len(row) for row in rows[begin:end]])
+        layout, asked = layout.asking(np.flatnonzero(ids == tokenizer.mask_id), device)
+        logs = model.logits(move(torch.from_numpy(ids), device), layout, asked).float().log_softmax(-1)
         logs = logs.view(end - begin, 1, words.shape[1], -1).expand(-1, len(words), -1, -1)
         index = tokens[None, :, :, None].expand(end - begin, -1, -1, -1)
         found.append(logs.gather(3, index)[..., 0].mean(2).double().cpu().numpy())

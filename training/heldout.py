@@ -24,7 +24,7 @@ import torch
 from common.errors import UserError, command
 from common.files import read_jsonl
 from common.progress import progress
-from data.layout import Layout
+from data.layout import Layout, move
 from data.packing import SPECIALS
 from model.fill_mask import fill_mask
 from model.mlm import MaskedLM
@@ -139,29 +139,33 @@ def evaluate(
         batches[-1].append(window)
         filled += len(window.ids)
     totals = torch.zeros(len(heldout.sources), 4, dtype=torch.float64)  # loss, right, masked, characters
+    found, owners = [], []  # of every masked token: loss and right [2, m], on the device; its source
     mine = [batch for batch in batches[ranks.rank :: ranks.world] if batch]
     for batch in progress(mine, desc="held-out", unit=" batches", leave=False, disable=not (show and ranks.first)):
         lengths = [len(window.ids) for window in batch]
         starts = np.cumsum([0, *lengths[:-1]])
-        ids = torch.from_numpy(np.concatenate([window.ids for window in batch])).to(ranks.device)
+        ids = move(torch.from_numpy(np.concatenate([window.ids for window in batch])), ranks.device)
         positions = np.concatenate([window.positions + s for window, s in zip(batch, starts, strict=True)])
         if len(positions) == 0:
             continue
-        targets = torch.from_numpy(np.concatenate([window.targets for window in batch])).to(ranks.device)
+        targets = move(torch.from_numpy(np.concatenate([window.targets for window in batch])), ranks.device)
+        layout, asked = Layout.of(lengths).asking(positions, ranks.device)
         cast = torch.autocast(ranks.device.type, dtype) if dtype != torch.float32 else contextlib.nullcontext()
         with cast:
-            hidden = model.hidden_at(ids, Layout.of(lengths, ranks.device), torch.from_numpy(positions).to(ranks.device))
+            hidden = model.hidden_at(ids, layout, asked)
             loss, right = [], []
             for part, wanted in zip(hidden.split(1024), targets.split(1024), strict=True):
                 logits = model.decode(part).float()
                 loss.append(torch.nn.functional.cross_entropy(logits, wanted, reduction="none"))
                 right.append(logits.argmax(-1) == wanted)
-        owner = torch.from_numpy(np.repeat([window.source for window in batch], [len(w.positions) for w in batch]))
-        totals[:, 0].index_add_(0, owner, torch.cat(loss).double().cpu())
-        totals[:, 1].index_add_(0, owner, torch.cat(right).double().cpu())
-        totals[:, 2].index_add_(0, owner, torch.ones(len(owner), dtype=torch.float64))
+        found.append(torch.stack([torch.cat(loss), torch.cat(right).float()]))
+        owners.append(np.repeat([window.source for window in batch], [len(w.positions) for w in batch]))
         for window in batch:
             totals[window.source, 3] += window.characters
+    if found:  # the only wait for the device
+        owner, values = torch.from_numpy(np.concatenate(owners)), torch.cat(found, 1).double().cpu()
+        for column, value in enumerate([*values, torch.ones(len(owner), dtype=torch.float64)]):
+            totals[:, column].index_add_(0, owner, value)
     totals = torch.tensor(ranks.host_sum(*totals.flatten().tolist()), dtype=torch.float64).view_as(totals)
     model.train(was_training)
     report = _scores(totals.sum(0))

@@ -35,8 +35,11 @@ NEUTRAL = (
     "device",
     "log_every",
     "checkpoint_every",
+    "checkpoint_in_thread",
     "keep_checkpoints",
     "threads",
+    "deterministic",
+    "flash_attention",
     "hydra",
 )
 # The code that determines a run's result: these modules of training/ and what they import from ROOMS, tokenizer and shards

@@ -28,7 +28,7 @@ from common.launch import git_state, launch
 from common.progress import progress
 from common.settings import plain
 from common.task_files import read_clean
-from data.layout import Layout
+from data.layout import Layout, move
 from evaluation.statistics import score_interval
 from language.base import load_language
 from model.mlm import MaskedLM
@@ -135,10 +135,10 @@ def log_likelihoods(
     def finish() -> None:
         lengths = [len(row) for row, _, _ in rows]
         begins = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        flat = torch.from_numpy(np.concatenate([row for row, _, _ in rows])).to(device)
-        asked = torch.from_numpy(begins + [place for _, place, _ in rows]).to(device)
-        tokens = torch.tensor([token for _, _, token in rows], device=device)
-        logits = model.logits(flat, Layout.of(lengths, device), asked).float()
+        flat, tokens = np.concatenate([row for row, _, _ in rows]), np.array([token for _, _, token in rows])
+        layout, asked = Layout.of(lengths).asking(begins + [place for _, place, _ in rows], device)
+        flat, tokens = (move(torch.from_numpy(values), device) for values in (flat, tokens))
+        logits = model.logits(flat, layout, asked).float()
         found = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         np.add.at(scores, owners, found.double().cpu().numpy())
         rows.clear()

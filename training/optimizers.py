@@ -110,7 +110,7 @@ def build_optimizers(model: nn.Module, settings: Optimizer, dtype: torch.dtype =
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices: list[nn.Parameter] = []
     if settings.kind == "muon":
-        matrices = [p for name, p in named if p.ndim == 2 and ".blocks." in name]
+        matrices = [p for name, p in named if p.ndim == 2 and ".blocks." in f".{name}"]
     held = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in held]
     optimizers: list[torch.optim.Optimizer] = []

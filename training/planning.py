@@ -25,7 +25,7 @@ from data.shards import open_shards
 from model.encoder import count_parameters
 from model.folder import write_checkpoint
 from tokenization.loading import load_tokenizer
-from training.checkpoints import NEWEST, save_state
+from training.checkpoints import NEWEST, Tensors, save_state
 from training.flops import optimizer_flops, step_flops, teacher_flops
 from training.heldout import HeldOut, evaluate
 from training.identity import corpus_now
@@ -169,7 +169,7 @@ def time_the_rest(run: Run) -> dict[str, float]:
     measured = {"evaluation": evaluation, "state": 0.0, "state_bytes": 0, "checkpoint": 0.0, "checkpoint_bytes": 0, "log": 0.0}
     if ranks.first:
         shape, begun = run.raw.encoder.config, time.perf_counter()
-        save_state(run.folder, vars(run.state), run.raw.state_dict(), run.optimizers, run.average, shape, run.tokenizer)
+        save_state(run.folder, vars(run.state), Tensors.of(run.raw, run.optimizers, run.average), shape, run.tokenizer)
         measured["state"], begun = time.perf_counter() - begun, time.perf_counter()
         write_checkpoint(run.folder / "checkpoint", run.raw.weights(), shape, run.tokenizer)
         measured["checkpoint"] = time.perf_counter() - begun

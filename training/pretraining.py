@@ -16,6 +16,7 @@ from data.loader import Loader
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
 from training.ancestry import ancestry, known_hours
+from training.checkpoints import Writer
 from training.distributed import Ranks
 from training.heldout import HeldOut
 from training.optimizers import Average
@@ -49,6 +50,7 @@ class Run:
     clock: Clock
     peak: float  # FLOPs a second of large matrix products, over all ranks
     tracker: Tracker
+    writer: Writer
     norms: torch.Tensor  # gradient norms for the spike rule
     joules: float | None  # the energy counter at the last log line
     tasks: dict[str, tuple[Finetuning, Data]]  # what evaluation.tasks is scored with, on the first rank

@@ -27,8 +27,10 @@ from common.files import sha256_file
 from common.launch import launch
 from common.progress import progress
 from common.settings import plain
+from data.layout import Layout, move
+from data.loader import ahead
 from language.base import Language, load_language, one_language
-from model.embeddings import SENTENCES, embed, mean_vectors, rows_of
+from model.embeddings import SENTENCES, embed, flat, mean_of, rows_of
 from model.folder import write_checkpoint
 from model.store import language_of, load_encoder, read_config, resolve_checkpoint
 from tasks.metrics import spearman
@@ -38,7 +40,7 @@ from tasks.splits import split_of
 from tokenization.tokenizer import Tokenizer
 from training.distributed import start
 from training.identity import is_complete, note_parts, weights_of
-from training.optimizers import build_optimizers, set_learning_rate
+from training.optimizers import build_optimizers, set_learning_rate, step_unless
 from training.precision import choose_dtype
 from training.schedules import learning_rate_factor
 from training.settings import Sentences, settings_of
@@ -80,17 +82,40 @@ def scored_pairs(path: str | Path) -> tuple[list[str], list[str], np.ndarray]:
     return first, second, np.array(scores)
 
 
-def info_nce(first: Tensor, second: Tensor, names: np.ndarray, temperature: float) -> Tensor:
+def repeats(names: np.ndarray) -> Tensor:
+    """[n, n] true where second text j is the text of pair i once more; `names` [n] numbers the texts."""
+    return torch.from_numpy((names[:, None] == names[None]) & ~np.eye(len(names), dtype=bool))
+
+
+def info_nce(first: Tensor, second: Tensor, same: Tensor, temperature: float) -> Tensor:
     """Mean loss of unit vectors first, second [n, H]: each must find its partner among all, in both directions.
 
-    `names` [n] numbers the second texts: a text equal to the true one is not a negative.
+    `same` [n, n] (`repeats`): a text equal to the true one is not a negative.
     """
-    scores = first @ second.T / temperature
-    same = torch.from_numpy(names[:, None] == names[None]).to(scores.device)
-    same.fill_diagonal_(False)
-    scores = scores.masked_fill(same, -math.inf)
+    scores = (first @ second.T / temperature).masked_fill(same, -math.inf)
     wanted = torch.arange(len(scores), device=scores.device)
     return (torch.nn.functional.cross_entropy(scores, wanted) + torch.nn.functional.cross_entropy(scores.T, wanted)) / 2
+
+
+def train_step(
+    encoder: Any, batch: tuple[Tensor, Layout, Tensor], optimizers: list[Any], settings: Sentences, dtype: torch.dtype
+) -> Tensor:
+    """One step over the flat texts and `repeats` of a batch; [3] on the device: loss, gradient norm, 1 if it was skipped.
+
+    The host waits for nothing.
+    """
+    ids, layout, same = batch
+    with torch.autocast(ids.device.type, dtype, enabled=dtype != torch.float32):
+        vectors = mean_of(encoder, ids, layout)
+    first, second = vectors.split(len(same))
+    loss = info_nce(first, second, same, settings.temperature)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), settings.clip or math.inf)
+    bad = ~(torch.isfinite(norm) & torch.isfinite(loss.detach()))
+    step_unless(bad, optimizers)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return torch.stack([loss.detach(), norm, bad.float()])
 
 
 def measure(encoder: Any, tokenizer: Any, heldout: list[tuple[str, str]], test: Any, max_length: int) -> dict[str, float]:
@@ -163,32 +188,28 @@ def run(config: DictConfig) -> int:
     print(f"sentences: {len(train):,} pairs, {len(heldout)} held out; before {shown(before)}")
     names = {text: number for number, text in enumerate(dict.fromkeys(second for _, second in train))}
 
-    begun, step, skipped = time.time(), 0, 0
+    def made(chosen: list[tuple[str, str]]) -> tuple[Tensor, Layout, Tensor]:
+        rows = rows_of(tokenizer, [a for a, _ in chosen] + [b for _, b in chosen], length)
+        same = repeats(np.array([names[b] for _, b in chosen]))
+        return *flat(rows, device), move(same, device)
+
+    begun, step, skipped = time.time(), 0, torch.zeros((), device=device)
+    ready = map if device.type == "cpu" else (lambda make, items: ahead(items, make))  # no second thread for the same core
     per_epoch = len(train) // settings.batch  # the rest of an epoch waits for the next one's order
     total = per_epoch * settings.epochs
     encoder.train()
     for epoch in range(settings.epochs):
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(train))
-        for number in progress(range(per_epoch), desc="sentences", unit=" steps"):
-            chosen = [train[i] for i in order[number * settings.batch : (number + 1) * settings.batch]]
-            rows = rows_of(tokenizer, [a for a, _ in chosen] + [b for _, b in chosen], length)
+        parts = [order[number * settings.batch : (number + 1) * settings.batch] for number in range(per_epoch)]
+        batches = ready(made, [[train[i] for i in part] for part in parts])
+        for batch in progress(batches, total=per_epoch, desc="sentences", unit=" steps"):
             set_learning_rate(optimizers, learning_rate_factor(settings.schedule, step / total))
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                vectors = mean_vectors(encoder, rows, device)
-            first, second = vectors.split(len(chosen))
-            loss = info_nce(first, second, np.array([names[b] for _, b in chosen]), settings.temperature)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), settings.clip or math.inf)
-            if torch.isfinite(norm) and torch.isfinite(loss):
-                for optimizer in optimizers:
-                    optimizer.step()
-            else:
-                skipped += 1
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
+            numbers = train_step(encoder, batch, optimizers, settings, dtype)
+            skipped += numbers[2]
             step += 1
             if step % settings.log_every == 0 or step == total:
-                tracker.log({"step": step, "loss": float(loss.detach()), "gradient_norm": float(norm)})
+                loss, norm, _ = numbers.tolist()  # only here does the host wait for the device
+                tracker.log({"step": step, "loss": loss, "gradient_norm": norm})
     after = measure(encoder, tokenizer, heldout, test, length)
     tracker.log({"step": step, "scores": after})
     own = {"max_length": length, "scores": shown(after), "temperature": settings.temperature}
@@ -199,7 +220,7 @@ def run(config: DictConfig) -> int:
     tracker.close({
         "status": "done", "name": settings.name, "seed": settings.seed, "steps": step, "pairs": len(train),
         "hours": (time.time() - begun) / 3600, "device": device.type, "peak_memory_bytes": peak_memory(device),
-        "skipped_steps": skipped, "before": before, "after": after,
+        "skipped_steps": int(skipped), "before": before, "after": after,
     })  # fmt: skip
     print(f"sentences: {step} steps in {(time.time() - begun) / 60:.1f} min; after {shown(after)}; {out / 'checkpoint'}")
     return 0

@@ -167,6 +167,8 @@ class Experiment:
     device: choice("auto", "cpu", "cuda", "mps") = "auto"
     precision: choice("auto", "bf16", "fp32") = "auto"
     threads: int | None = number(None, least=1)
+    deterministic: bool = False
+    flash_attention: choice("auto", "FA2", "FA3") = "auto"
     tracker: TrackerSettings = section(TrackerSettings)
     price_per_hour: float | None = number(None, least=0)
 
@@ -219,6 +221,7 @@ class Pretraining(Experiment):
     resume: choice("auto", "never") = "auto"
     reuse: choice("same", "any") = "same"
     checkpoint_every: int | None = number(200, least=1)  # steps
+    checkpoint_in_thread: bool | None = None  # on CUDA
     keep_checkpoints: Any = 2  # newest, or [steps]
     log_every: int = number(10, least=1)  # steps
     evaluation: Evaluation = section(Evaluation)

@@ -74,7 +74,7 @@ def gradient_norms(model: nn.Module) -> Tensor:
     norms = []
     for group in GROUPS:
         mine = [number for number, (kind, _) in enumerate(named) if kind == group]
-        norms.append(squares[mine].sum().sqrt() if mine else torch.full_like(squares[0], torch.nan))
+        norms.append(sum(squares[number] for number in mine).sqrt() if mine else torch.full_like(squares[0], torch.nan))
     return torch.stack(norms)
 
 

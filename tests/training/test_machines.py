@@ -17,7 +17,7 @@ from model.folder import SUMS
 from model.mlm import MaskedLM
 from tests.conftest import run_script, training_words
 from tokenization.loading import load_tokenizer
-from training.checkpoints import load_state, newest_state, save_state
+from training.checkpoints import Tensors, load_state, newest_state, save_state
 from training.distributed import start
 from training.optimizers import build_optimizers
 from training.profiling import costs_of, part_of
@@ -38,7 +38,7 @@ def test_a_gpu_s_checkpoint_resumes_without_a_gpu(prepared, tmp_path):
         p.grad = torch.ones_like(p)
     for optimizer in optimizers:
         optimizer.step()
-    save_state(tmp_path, {"step": 3}, raw.state_dict(), optimizers, None, config, tokenizer)
+    save_state(tmp_path, {"step": 3}, Tensors.of(raw, optimizers, None), config, tokenizer)
     folder = newest_state(tmp_path)
     path = folder / "optimizers.pt"
     with zipfile.ZipFile(path) as file:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.encoder import Encoder, EncoderConfig
+from model.mlm import MaskedLM
 from training.flops import optimizer_flops
 from training.optimizers import Muon, build_optimizers, orthogonalised, set_learning_rate, step_unless
 from training.settings import Optimizer
@@ -138,3 +140,13 @@ def test_its_flops_equal_torch_s_count(dtype):
     with FlopCounterMode(display=False) as counter:
         optimizer.step()
     assert counter.get_total_flops() == optimizer_flops([optimizer])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda encoder: encoder, lambda encoder: MaskedLM(encoder.config)], ids=["encoder", "masked LM"]
+)
+def test_muon_has_the_blocks_matrices(wrap):
+    """Of an encoder alone too, as sentence training has it, whose names have no "encoder." before "blocks."."""
+    model = wrap(Encoder(EncoderConfig(vocab_size=99, hidden_size=16, layers=2, heads=2, intermediate_size=24)))
+    first = build_optimizers(model, Optimizer("muon"))[0]
+    assert isinstance(first, Muon) and len(first.param_groups[0]["params"]) == 2 * 4

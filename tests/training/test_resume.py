@@ -20,6 +20,7 @@ from tests.conftest import ROOT, run_script, training_words, with_hooks
 
 STEPS = 90  # the demo text has about 45 such steps: the run crosses the end of an epoch
 WORDS = [f"budget.steps={STEPS}", "checkpoint_every=7", "keep_checkpoints=3", "ema=0.99", "model.dropout=0.1"]
+IN_THREAD = "checkpoint_in_thread=true"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -64,13 +65,13 @@ def whole(prepared, tmp_path_factory) -> Path:
     return run
 
 
-def kill_and_go_on(prepared: Path, run: Path, kills: int, seed: int) -> None:
+def kill_and_go_on(prepared: Path, run: Path, kills: int, seed: int, *more: str) -> None:
     """SIGKILL the run `kills` times, each a random time after it began, then let it finish.
 
     A run that ends before its kill is started anew and killed sooner, so a fast machine is no easier test.
     """
     draw, killed, seconds = random.Random(seed), 0, 4.0
-    words = training_words(prepared, run, *WORDS)
+    words = training_words(prepared, run, *WORDS, *more)
     while killed < kills:
         process = start(words)
         begun = time.time()
@@ -89,8 +90,9 @@ def kill_and_go_on(prepared: Path, run: Path, kills: int, seed: int) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_killed_twice_ends_with_equal_weights(prepared, whole, tmp_path):
-    kill_and_go_on(prepared, tmp_path / "run", kills=2, seed=1)
+@pytest.mark.parametrize("more", [(), (IN_THREAD,)], ids=["", "in thread"])
+def test_killed_twice_ends_with_equal_weights(prepared, whole, tmp_path, more):
+    kill_and_go_on(prepared, tmp_path / "run", 2, 1, *more)
     assert_same(tmp_path / "run", whole)
 
 
@@ -98,7 +100,7 @@ def test_killed_twice_ends_with_equal_weights(prepared, whole, tmp_path):
 def test_killed_twenty_times_ends_with_equal_weights(prepared, whole, tmp_path):
     """A fresh run for every fourth kill, so that kills happen early, late and during checkpoints."""
     for round_ in range(5):
-        kill_and_go_on(prepared, tmp_path / f"run{round_}", kills=4, seed=100 + round_)
+        kill_and_go_on(prepared, tmp_path / f"run{round_}", 4, 100 + round_, *([IN_THREAD] if round_ % 2 else []))
         assert_same(tmp_path / f"run{round_}", whole)
 
 
@@ -106,9 +108,13 @@ def test_a_stop_signal_leaves_a_checkpoint(prepared, whole, tmp_path):
     """SIGTERM, SIGUSR1 and Ctrl-C: a checkpoint within a step, exit code 85 or 130, no traceback, and the same result."""
     run = tmp_path / "run"
     words = training_words(prepared, run, *WORDS)
-    for number, code in ((signal.SIGTERM, 85), (signal.SIGUSR1, 85), (signal.SIGINT, 130)):
+    for number, code, more in (
+        (signal.SIGTERM, 85, IN_THREAD),
+        (signal.SIGUSR1, 85, "ema=0.99"),
+        (signal.SIGINT, 130, IN_THREAD),
+    ):
         before = last_step(run)
-        process = start(words)
+        process = start([*words, more])
         begun = time.time()
         while last_step(run) < before + 3 and process.poll() is None and time.time() - begun < 120:
             time.sleep(0.02)
@@ -208,9 +214,13 @@ import resource, signal
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 def limit(size):
+    run_now.writer.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 def on_step(run):
+    global run_now
+    run_now = run
     if run.state.step == 4:
+        run.writer.wait()
         files = {path.name: path.stat().st_size for path in Path(run.folder).glob("**/*")}
         limit(LIMIT)
     if run.state.step == 7:
@@ -219,13 +229,20 @@ def on_step(run):
 
 
 @pytest.mark.parametrize(
-    "size", ["files['model.safetensors'] // 2", "files['optimizers.pt'] // 2", "files['optimizers.pt'] - 60"]
+    ("size", "more"),
+    [
+        ("files['model.safetensors'] // 2", ()),
+        ("files['optimizers.pt'] // 2", ()),
+        ("files['optimizers.pt'] - 60", ()),
+        ("files['model.safetensors'] // 2", (IN_THREAD,)),
+        ("files['optimizers.pt'] // 2", (IN_THREAD,)),
+    ],
 )
-def test_full_disk_keeps_the_old_checkpoint_and_the_run(prepared, tmp_path, size):
+def test_full_disk_keeps_the_old_checkpoint_and_the_run(prepared, tmp_path, size, more):
     """A limit on file size imitates a full disk: the second checkpoint fails in the middle, whatever message the
     failing library gives, and the run continues."""
     run = tmp_path / "run"
-    words = training_words(prepared, run, "budget.steps=8", "checkpoint_every=3", "log_every=100")
+    words = training_words(prepared, run, "budget.steps=8", "checkpoint_every=3", "log_every=100", *more)
     result = run_script("-c", LIMITED.replace("LIMIT)", f"{size})"), *words, PYTHONPATH=str(ROOT))
     assert result.returncode == 0, result.stderr
     assert "could not be written" in result.stderr and "Traceback" not in result.stderr
@@ -247,3 +264,50 @@ def test_a_disk_that_stays_full_is_a_message(prepared, tmp_path, size, words):
     assert result.returncode == 2, result.stderr
     assert "cannot be written" in result.stderr and "Traceback" not in result.stderr
     assert (run / "checkpoints" / "step-00000003").is_dir() and not (run / "summary.json").exists()
+
+
+DURING = with_hooks("""
+import os, signal, threading
+taken = threading.Event()
+def on_step(run):
+    if run.state.step == 84:  # its checkpoint is due next
+        real = run.tokenizer.save  # called when the weights are written, before the folder gets its name
+        def save(folder):
+            ACT
+            real(folder)
+        run.tokenizer.save = save
+    if run.state.step == 86:
+        taken.set()
+""")
+
+
+def test_killed_while_the_thread_writes(prepared, whole, tmp_path):
+    """The checkpoint that was being written is gone, the one before it is whole: the run ends with the same weights."""
+    run, words = tmp_path / "run", training_words(prepared, tmp_path / "run", *WORDS, IN_THREAD)
+    killed = run_script("-c", DURING.replace("ACT", "os.kill(os.getpid(), signal.SIGKILL)"), *words, PYTHONPATH=str(ROOT))
+    assert killed.returncode == -signal.SIGKILL
+    assert sorted(folder.name for folder in (run / "checkpoints").glob("step-*"))[-1] == "step-00000077"
+    result = run_script(*words)
+    assert result.returncode == 0, result.stderr
+    assert_same(run, whole)
+
+
+def test_steps_are_taken_while_the_thread_writes(prepared, whole, tmp_path):
+    """The checkpoint of step 84 is finished after step 86 and holds the state of step 84: resumed from, it ends the same."""
+    run, words = tmp_path / "run", training_words(prepared, tmp_path / "run", *WORDS, IN_THREAD)
+    result = run_script("-c", DURING.replace("ACT", "assert taken.wait(120)"), *words, PYTHONPATH=str(ROOT))
+    assert result.returncode == 0, result.stderr
+    assert_same(run, whole)
+    shutil.rmtree(run / "checkpoint")
+    (run / "summary.json").unlink()
+    assert sorted(folder.name for folder in (run / "checkpoints").glob("step-*"))[-1] == "step-00000084"
+    result = run_script(*words)
+    assert result.returncode == 0 and "going on from step 84" in result.stdout, result.stderr
+    assert_same(run, whole)
+
+
+def test_an_error_of_the_thread_ends_the_run(prepared, tmp_path):
+    """What is no error of the disk is not swallowed by the thread."""
+    words = training_words(prepared, tmp_path / "run", *WORDS, IN_THREAD)
+    result = run_script("-c", DURING.replace("ACT", "raise ValueError('of the thread')"), *words, PYTHONPATH=str(ROOT))
+    assert result.returncode not in (0, 85) and "of the thread" in result.stderr

@@ -24,7 +24,7 @@ from tests.conftest import ROOT, run_script
 from tests.model.peers import write_peer
 from tokenization.loading import load_tokenizer
 from tokenization.tokenizer import Tokenizer
-from training.sentences import info_nce, neighbours, run, scored_pairs, spearman
+from training.sentences import info_nce, neighbours, repeats, run, scored_pairs, spearman
 
 TEXTS = ["Bakı Azərbaycanın paytaxtıdır.", "İlıq yağış yağır, uşaqlar evə qaçır, çünki hava soyuyur və külək əsir.", "Salam!"]
 
@@ -68,7 +68,7 @@ def test_info_nce_is_its_definition():
             scores = [float(rows[i] @ columns[j]) / 0.1 for j in range(5) if j == i or names[j] != names[i]]
             own = float(rows[i] @ columns[i]) / 0.1
             total += np.log(np.sum(np.exp(scores))) - own
-    assert float(info_nce(first, second, names, 0.1)) == pytest.approx(total / 10, rel=1e-5)
+    assert float(info_nce(first, second, repeats(names), 0.1)) == pytest.approx(total / 10, rel=1e-5)
 
 
 def test_spearman_equals_scipys():
@@ -148,7 +148,7 @@ def test_gradients_flow_and_training_brings_pairs_together(prepared, tmp_path):
     losses = []
     for _ in range(8):
         first, second = mean_vectors(encoder, rows, torch.device("cpu")).split(3)
-        loss = info_nce(first, second, np.arange(3), 0.1)
+        loss = info_nce(first, second, repeats(np.arange(3)), 0.1)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
