@@ -38,6 +38,7 @@ from language.base import one_language
 from tasks.base import kind_of, known_kinds
 from tasks.settings import TaskSettings
 from train import train
+from training.augmentation import check_augment
 from training.cloze import cloze
 from training.defaults import with_defaults
 from training.distributed import only_device
@@ -172,6 +173,7 @@ def make_plan(config: DictConfig) -> Plan:
     for own, row in zip(recipes, data, strict=True):
         runs.append([])
         for settings, start, part in zip(own, starts, row, strict=True):
+            check_augment(settings.recipe, part.task)
             filled_in, line = with_defaults(settings, start)
             first = seeds[part.task.name][0]
             runs[-1].append(Run(filled_in, start, part, first, device, Path(whole.out), script="benchmark"))

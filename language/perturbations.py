@@ -10,6 +10,7 @@ shares has no noise of its own.
 """
 
 import bisect
+import itertools
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,7 +135,9 @@ PERTURBATIONS: Mapping[str, Perturbation] = {
     "suffix_marks": Perturbation("words", "the mark before a suffix left out or another one", ("suffix_marks",), _suffix_mark),
     "neighbour": Perturbation("words", "words as a neighbouring language spells them", ("neighbour_words",), _neighbour_word),
     "spaces": Perturbation("spaces", "spaces left out", (), _no_space),
-    "broken_harmony": Perturbation("words", "endings whose vowel breaks vowel harmony", ("harmony", "endings"), _broken_harmony),
+    "broken_harmony": Perturbation(
+        "words", "endings whose vowel breaks vowel harmony", ("harmony", "endings"), _broken_harmony
+    ),
     "endings": Perturbation("words", "another ending, whose vowel fits", ("harmony", "endings", "exchanged"), _other_ending),
 }
 
@@ -180,7 +183,7 @@ def perturbed_parts(
         edges = [start, *cuts[first:last], end]
         space = piece[0].isspace()
         chosen = unit != "letters" and draw.random() < share
-        for number, (begin, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for number, (begin, stop) in enumerate(itertools.pairwise(edges)):
             part = text[begin:stop]
             if unit == "letters":
                 part = "".join(change(letter, language, draw) if draw.random() < share else letter for letter in part)
@@ -203,12 +206,13 @@ def perturbed(text: str, name: str, share: float, language: Language, seed: int 
 def neighbours(rows: Sequence[str]) -> dict[str, list[str]]:
     """{small letter: letters on the keys that touch its key} of a layout (Language.keyboard)."""
     places = {
-        letter: (column + ROW_SHIFTS[row], row) for row, keys in enumerate(rows) for column, letter in enumerate(keys) if letter != " "
+        letter: (column + ROW_SHIFTS[row], row)
+        for row, keys in enumerate(rows)
+        for column, letter in enumerate(keys)
+        if letter != " "
     }
     return {
-        letter: sorted(
-            other for other, (u, v) in places.items() if other != letter and (x - u) ** 2 + (y - v) ** 2 <= REACH**2
-        )
+        letter: sorted(other for other, (u, v) in places.items() if other != letter and (x - u) ** 2 + (y - v) ** 2 <= REACH**2)
         for letter, (x, y) in places.items()
     }
 

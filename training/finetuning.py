@@ -28,6 +28,7 @@ from tasks.base import kind_of
 from tasks.encoding import swap_pair
 from tasks.scoring import score_predictions
 from training.ancestry import ancestry_hours
+from training.augmentation import augmented_rows
 from training.memory import told_out_of_memory
 from training.precision import choose_dtype
 from training.resuming import Best, Progress, forget_progress, read_progress, write_progress
@@ -196,6 +197,8 @@ def fit(
     for epoch in range(at.epoch, recipe.epochs):
         if recipe.patience and at.waited >= recipe.patience:
             break
+        if recipe.augment:
+            rows = augmented_rows(run.data, run.start.tokenizer, recipe.augment, order, epoch)
         plan = steps_of_epoch(rows, recipe.batch_size, recipe.max_tokens, recipe.length_group, order, epoch)
         bar.total = total = at.total = at.total or len(plan) * recipe.epochs
         bar.update(best.steps - bar.n)

@@ -304,6 +304,15 @@ class Preparation:
     distill: Distill = section(Distill)
 
 
+def augmentation_of(value: Any, where: str = "recipe.augment") -> tuple[float, float]:
+    """(share of the examples, share of the letters or words of each) of one entry of recipe.augment. UserError for others."""
+    parts = {"share": 1.0, **value} if isinstance(value, dict) else {"examples": value, "share": 1.0}
+    good = all(type(n) in (int, float) and 0 <= n <= 1 for n in parts.values())
+    if set(parts) != {"examples", "share"} or not good:
+        raise UserError(f"{where}={value}: expected a share of the examples, 0 to 1, or {{examples: 0.3, share: 0.1}}.")
+    return parts["examples"], parts["share"]
+
+
 @dataclass
 class Recipe:
     """How a task is learned: `recipe` of conf/recipe.yaml."""
@@ -335,10 +344,15 @@ class Recipe:
     dropout_seed: int | None = number(None, least=0)
     max_tokens: int = number(16384, least=1)  # of one forward pass
     length_group: int = number(1, least=1)  # steps
+    augment: dict[str, Any] | None = None  # perturbation: share of the examples, or {examples, share}
 
     @staticmethod
     def check(values: dict[str, Any], where: str) -> None:
-        """Only one setting says what is trained."""
+        """Only one setting says what is trained, and what is changed while it is."""
+        for name, value in (values.get("augment") or {}).items():
+            augmentation_of(value, f"{where}.augment.{name}")
+        if values.get("augment") and values.get("teacher"):
+            raise UserError(f"{where}.augment and {where}.teacher: a teacher has read the texts as they are. Set one of them.")
         ways = {
             "adapter": values.get("adapter"),
             "linear_probe": values.get("linear_probe"),

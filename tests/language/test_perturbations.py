@@ -144,7 +144,7 @@ def test_what_cannot_be_is_named():
     bare = Language(name="toki", code="tok", alphabet="ae")
     with pytest.raises(UserError, match=r"slips needs keyboard of the pack.*language/toki\.py.*capitals, small, spaces"):
         check_perturbation("slips", bare)
-    with pytest.raises(UserError, match="recipe.augment: 'typos' is none of diacritics, slips"):
+    with pytest.raises(UserError, match=r"recipe\.augment: 'typos' is none of diacritics, slips"):
         check_perturbation("typos", AZ, "recipe.augment")
     with pytest.raises(UserError, match=r"task\.language"):
         check_perturbation("capitals", None)
