@@ -456,6 +456,22 @@ class MinimalPairs:
     batch_tokens: int = number(4096, least=16)
 
 
+@dataclass
+class Robustness:
+    """python -m training.robustness: conf/robustness.yaml."""
+
+    name: str = "robustness"
+    checkpoint: Any = MISSING  # folder, or list of folders
+    perturbations: list[str] = several()
+    shares: list[float] = several(0.25, 0.5, 0.75, 1.0)
+    seed: int = number(0, least=0)
+    worst: int = number(10, least=0)  # items
+    run_dir: str = ""
+    device: choice("auto", "cpu", "cuda") = "auto"
+    threads: int | None = number(None, least=1)
+    batch_tokens: int = number(16384, least=16)
+
+
 def settings_of(config: DictConfig, schema: type[S]) -> S:
     """What a script reads of its config, resolved and checked. Keys of the other scripts are left out; UserError for others."""
     others = {*keys_of(Pretraining), *keys_of(Benchmark)} - {*keys_of(schema)}
