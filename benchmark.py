@@ -4,6 +4,7 @@
     python benchmark.py tasks=[topic,ner] seeds=[0,1,2]
     python benchmark.py 'models=[{name: mine, checkpoint: runs/mine/pretrain, scratch: false}]' out=runs/mine/table
     python benchmark.py seeds=auto 'tuning={lr: [1e-5, 2e-5, 3e-5, 5e-5, 8e-5], seeds: [100, 101]}'
+    python benchmark.py experiment=transfer            train on one language, test on the others (training/transfer_matrix.py)
     python benchmark.py -m launcher=slurm 'tasks=[topic],[ner],[qa]'       one job a task; then the same without -m
 
 Started again after an interruption it only runs what is not complete (same config, data, weights and code). A failed run is
@@ -50,10 +51,11 @@ from training.runs import Run, code_of_kind, prepare_data, refuse_other_language
 from training.settings import Benchmark
 from training.signals import stop_signals
 from training.task_models import Start, read_start
+from training.transfer_matrix import check_tasks, task_keys, transfer_matrix
 from training.trials import check_tuning, search_rate, tune
 from training.zero_shot import zero_shot
 
-KEYS = (*READ, "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
+KEYS = (*READ, "transfer", "models", "baselines", "tasks", "tuning", "report", "corpus_dir")
 
 
 @dataclass
@@ -98,6 +100,8 @@ class Done:
 
 def benchmark(config: DictConfig) -> int:
     """Run everything that is not complete, then the report; returns the exit code."""
+    if config.transfer.tasks:
+        return between_languages(config)
     plan = make_plan(config)
     out = plan.out
     for task in plan.tasks:
@@ -132,6 +136,24 @@ def benchmark(config: DictConfig) -> int:
     elif done.folders:
         report(plan, done.folders)
     return 1 if done.failed else 0
+
+
+def between_languages(config: DictConfig) -> int:
+    """The matrix of training/transfer_matrix.py instead of the table; returns the exit code."""
+    refuse_unread(tuple(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), "benchmark.py")
+    values = OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"])
+    whole = typed(Benchmark, resolved(values, Benchmark))
+    check_models(whole.models)
+    check_tasks(whole.transfer)
+    if built := [model["name"] for model in whole.models if is_pretrained_here(model)]:
+        raise UserError(f"models: {built[0]}: transfer takes checkpoints. Pre-train it first and name its folder.")
+    if (seeds := check_seeds(whole.seeds)) == "auto":
+        raise UserError("seeds=auto: name the seeds of a matrix, e.g. seeds=[0,1,2].")
+    device = only_device(whole.device, whole.threads)
+    places = places_of(whole.workdir, whole.models)
+    starts = [read_start(places[model["name"]], model["name"], model.get("scratch", False)) for model in whole.models]
+    settings = [(entry, settings_for(config, task_keys(entry))) for entry in whole.transfer.tasks]
+    return transfer_matrix(settings, starts, replace(whole, seeds=seeds), device)
 
 
 def make_plan(config: DictConfig) -> Plan:

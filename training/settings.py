@@ -403,9 +403,28 @@ class Report:
 
 
 @dataclass
+class Transfer:
+    """Languages against languages (training/transfer_matrix.py); without tasks, benchmark.py makes its table."""
+
+    tasks: list[dict[str, Any]] = several()  # {name, kind, languages, train, dev, test, ...}
+    sources: list[str] = several()
+    shots: list[int] = several(0)  # training examples of the target
+    oracle: bool = False
+    latin: bool = False
+    least: int = number(50, least=1)  # examples
+
+    @staticmethod
+    def check(values: dict[str, Any], where: str) -> None:
+        """Shots are counts."""
+        if not all(type(k) is int and k >= 0 for k in values.get("shots") or []):
+            raise UserError(f"{where}.shots={values['shots']}: expected counts of training examples, e.g. [0,8,32].")
+
+
+@dataclass
 class Benchmark(Finetuning):
     """benchmark.py: conf/benchmark.yaml."""
 
+    transfer: Transfer = section(Transfer)
     models: list[dict[str, Any]] = several()
     baselines: list[str] = several()
     tasks: list[Any] = several()  # names, or {name, kind, train, ...}

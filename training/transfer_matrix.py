@@ -14,6 +14,7 @@ The entries of transfer.tasks are explained in conf/benchmark.yaml. Written to O
 transfer.html. A run that is complete is not made again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,26 @@ from common.files import digest_of, write_json, write_text
 from common.html import SORT, origin_of, page
 from common.launch import git_state
 from common.progress import progress
-from common.settings import checked, keys_of, typed
+from common.settings import checked, typed
 from corpus.detection.detector import main_script, units
 from data.features import encode
-from evaluation.transfer_page import sections, summary_lines
 from evaluation.results import groups_of
 from evaluation.statistics import score_interval
+from evaluation.transfer_page import sections, summary_lines
 from language.base import Language, load_language, packs
 from tasks.base import kind_of
-from tasks.encoding import Encoded
+from tasks.files import TaskFile
 from tasks.load import SPLITS, Task, find_file, load_task
 from tasks.perturbed import perturbed_example
+from tasks.records import load_task_file
 from tasks.scoring import read_predictions, score_predictions
 from tasks.settings import TaskSettings
+from tasks.splits import group_name, leakage_group
 from tokenization.tokenizer import Tokenizer
 from training.defaults import with_defaults
 from training.finetuning import run_seed
 from training.runs import Data, Run, code_of_kind
-from training.settings import Finetuning, Transfer
+from training.settings import Benchmark, Finetuning, Transfer
 from training.task_models import Start
 from training.transfer import ask
 
@@ -69,15 +72,19 @@ def pack_of(name: str) -> Language:
     return load_language(known)
 
 
+def task_keys(entry: dict[str, Any]) -> dict[str, Any]:
+    """The keys of an entry that are a task's."""
+    return {key: value for key, value in entry.items() if key not in ENTRY}
+
+
 def check_tasks(transfer: Transfer) -> None:
     """UserError for an entry without a name, kind, files or languages, or with a key that it cannot have."""
     for number, entry in enumerate(transfer.tasks):
         where = f"transfer.tasks[{number}]"
-        own = {key: value for key, value in entry.items() if key not in ENTRY}
-        checked(TaskSettings, own, where)
+        checked(TaskSettings, task_keys(entry), where)
         lacking = [key for key in ("name", "kind", "languages") if not entry.get(key)]
         if lacking:
-            raise UserError(f"{where}: no {lacking[0]}. An entry has name, kind, languages and files with {{language}} in them.")
+            raise UserError(f"{where}: no {lacking[0]}. An entry has name, kind, languages, and {{language}} in its files.")
         kind_of(entry["kind"])
         for language, keys in entry["languages"].items():
             checked(TaskSettings, keys or {}, f"{where}.languages.{language}")
@@ -90,19 +97,26 @@ def read_sides(entry: dict[str, Any], transfer: Transfer) -> list[Side]:
     """Every language of an entry, all with the same labels in the same order; one without a test set is kept and says why."""
     sides = []
     for name, keys in entry["languages"].items():
-        own = {key: value for key, value in entry.items() if key not in ENTRY} | (keys or {})
+        own = task_keys(entry) | (keys or {})
         files = {key: str(own[key]).replace("{language}", name) for key in SPLITS if own.get(key)}
-        task = f"{entry['name']}-{name}"
-        settings = typed(TaskSettings, {**own, **files, "name": task, "language": pack_of(name).name}, "transfer.tasks")
+        if not files:
+            sides.append(Side(name, None, "no set is known"))
+            continue
+        settings = typed(
+            TaskSettings, {**own, **files, "name": f"{entry['name']}-{name}", "language": pack_of(name).name}, "transfer.tasks"
+        )
         try:
             for path in files.values():
                 find_file(path)
         except UserError as error:
             sides.append(Side(name, None, f"no file: {error}"))
             continue
-        if not files.get("train"):  # a language that is only tested
-            settings = replace(settings, train=files.get("test"), test=None, shares=[0.005, 0.005, 0.99])
-        sides.append(_side(name, load_task(settings), transfer, bool(files.get("train"))))
+        read = {split: load_task_file(find_file(path), settings.kind, settings, split) for split, path in files.items()}
+        if (total := sum(len(file.examples) for file in read.values())) < transfer.least:
+            sides.append(Side(name, None, f"{total} examples, fewer than transfer.least={transfer.least}"))
+            continue
+        task = load_task(settings) if "train" in files else only_test(settings, read["test"])
+        sides.append(_side(name, task, transfer))
     together = [side.task for side in sides if side.task]
     if not together:
         raise UserError(f"transfer.tasks: {entry['name']}: no language has data ({sides[0].missing}).")
@@ -114,19 +128,26 @@ def read_sides(entry: dict[str, Any], transfer: Transfer) -> list[Side]:
     return sides
 
 
-def _side(name: str, task: Task, transfer: Transfer, trains: bool) -> Side:
-    total = sum(len(getattr(task, split)) for split in SPLITS)
-    if total < transfer.least:
-        return Side(name, None, f"{total} examples, fewer than transfer.least={transfer.least}")
+def only_test(settings: TaskSettings, loaded: TaskFile) -> Task:
+    """The task of a language that has a test file alone."""
+    own = kind_of(settings.kind)
+    labels = own.in_order({label for one in loaded.examples for label in own.labels_in(one)}) if own.names_from else None
+    metric, language = settings.metric or own.metrics[0], load_language(settings.language)
+    task = Task(settings.name, settings.kind, metric, settings.labels or labels, None, language=language, test=loaded.examples)
+    if own.group_by_text:
+        for example in task.test:
+            example.setdefault("group", group_name(leakage_group(example, settings.kind)))
+    return task
+
+
+def _side(name: str, task: Task, transfer: Transfer) -> Side:
     pack = pack_of(name)
     if transfer.latin and pack.scripts[:1] != (LATIN,) and pack.other_script:
         for split in SPLITS:
             setattr(task, split, [perturbed_example(one, "script", 1.0, pack) for one in getattr(task, split)])
-    untrained = "" if trains else "no training data"
-    if trains and len(task.train) < transfer.least:
-        untrained = f"{len(task.train)} training examples, fewer than transfer.least={transfer.least}"
+    few_left = f"{len(task.train)} training examples, fewer than transfer.least={transfer.least}"
     texts = " ".join(text for one in task.test for text in kind_of(task.kind).texts(one))
-    return Side(name, task, untrained=untrained, script=main_script(units(texts)))
+    return Side(name, task, untrained=few_left if len(task.train) < transfer.least else "", script=main_script(units(texts)))
 
 
 def data_of(task: Task, start: Start, settings: TaskSettings) -> Data:
@@ -144,23 +165,134 @@ def few(task: Task, k: int) -> list[dict[str, Any]]:
     return sorted(task.train, key=lambda example: digest_of(["few", str(example["id"])]))[:k]
 
 
-def tokens_of(rows: Encoded, tokenizer: Tokenizer) -> np.ndarray:
-    """All token ids of the rows, special ones left out [n]."""
-    ids = np.concatenate([row.ids for row in rows.rows])
-    return ids[~np.isin(ids, [tokenizer.cls_id, tokenizer.sep_id])]
-
-
-def relation(source: Side, target: Side, start: Start, settings: TaskSettings) -> dict[str, Any]:
+def relation(source: Side, target: Side, tokenizer: Tokenizer) -> dict[str, Any]:
     """{fertility: tokens a word of the target's test texts, shared: share of its tokens that the source's training has}."""
 
-    def read(examples: list[dict[str, Any]], kind: str) -> tuple[np.ndarray, int]:
+    def read(examples: Sequence[dict[str, Any]], kind: str) -> tuple[np.ndarray, int]:
         texts = [text for one in examples for text in kind_of(kind).texts(one)]
-        return np.concatenate([np.zeros(0, int), *start.tokenizer.encode_batch(texts)]), sum(len(t.split()) for t in texts)
+        return np.concatenate(tokenizer.encode_batch(texts)), sum(len(text.split()) for text in texts)
 
     tested, words = read(target.task.test, target.task.kind)
     trained, _ = read(source.task.train, source.task.kind)
     return {"fertility": len(tested) / max(1, words), "shared": float(np.isin(tested, trained).mean())}
 
 
-class Matrix:
-    """All runs of one model on one task; `measure` returns its cells."""
+@dataclass(frozen=True)
+class Asked:
+    """What all runs of one model on one task share."""
+
+    entry: dict[str, Any]
+    settings: Finetuning  # with lr and pooling filled in
+    start: Start
+    seeds: list[int]
+    device: torch.device
+    out: Path
+
+    def named(self, ending: str) -> str:
+        """The name of a task, which is the name of its folder too."""
+        return f"{self.entry['name']}-{ending}"
+
+    def runs(self, task: Task, keep: bool = False) -> list[dict[str, Any]]:
+        """The summaries of all seeds of a task, trained where they do not exist."""
+        settings = replace(self.settings, save_checkpoint=keep)
+        data = data_of(task, self.start, settings.task)
+        first = Run(settings, self.start, data, self.seeds[0], self.device, self.out, script="benchmark")
+        return [run_seed(replace(first, seed=seed)) for seed in self.seeds]
+
+
+def trained_cells(asked: Asked, source: Side, sides: Sequence[Side], transfer: Transfer) -> list[dict[str, Any]]:
+    """The cells of one source: its own language, zero-shot, few-shot and oracle of every target that has a test set."""
+    own = replace(source.task, name=asked.named(source.name))
+    summaries = asked.runs(own, keep=True)
+    cells = [cell(source, source, "own", [Path(one["folder"]) for one in summaries], own)]
+    for target in sides:
+        if target is source:
+            continue
+        if target.task is None:
+            cells.append({"source": source.name, "target": target.name, "setting": "zero-shot", "missing": target.missing})
+            continue
+        name = f"{source.name}-to-{target.name}"
+        zero = replace(target.task, name=asked.named(name), train=[], dev=[], positive=own.positive)
+        for summary in summaries:
+            ask(Path(summary["folder"]), summary, [zero], asked.out, asked.device)
+        places = [asked.out / one["model"] / zero.name / f"seed-{one['seed']}" for one in summaries]
+        cells.append(cell(source, target, "zero-shot", places, zero))
+        for k in sorted(filter(None, transfer.shots)):
+            setting = f"k={k}"
+            if len(target.task.train) < k:
+                why = f"{len(target.task.train)} training examples"
+                cells.append({"source": source.name, "target": target.name, "setting": setting, "missing": why})
+                continue
+            joint = replace(own, name=asked.named(f"{name}-{k}"), train=own.train + few(target.task, k), test=target.task.test)
+            cells.append(cell(source, target, setting, [Path(one["folder"]) for one in asked.runs(joint)], joint))
+        if transfer.oracle and target.task.dev:
+            chosen = replace(own, name=asked.named(f"{name}-oracle"), dev=target.task.dev, test=target.task.test)
+            cells.append(cell(source, target, "oracle", [Path(one["folder"]) for one in asked.runs(chosen)], chosen))
+    return cells
+
+
+def cell(source: Side, target: Side, setting: str, places: Sequence[Path], task: Task) -> dict[str, Any]:
+    """The score of one cell with its interval over seeds and examples."""
+    runs = [read_predictions(place / "predictions-test.jsonl", task.own) for place in places]
+    scored = [score_predictions(run, task.own, task.labels, task.metric, task.positive, full=False) for run in runs]
+    numbers, average = [one["per_example"] for one in scored], scored[0]["average"]
+    found = score_interval(numbers, average, groups=groups_of(runs[0], task.kind))
+    named = {"source": source.name, "target": target.name, "setting": setting}
+    return named | {"score": found.value, "low": found.low, "high": found.high, "examples": len(runs[0])}
+
+
+def matrix_of(asked: Asked, transfer: Transfer) -> dict[str, Any]:
+    """All cells of one model on one task, with what is known of its languages and pairs."""
+    sides = read_sides(asked.entry, transfer)
+    names = [side.name for side in sides]
+    if odd := [name for name in transfer.sources if not any(name in entry["languages"] for entry in transfer.tasks)]:
+        raise UserError(f"transfer.sources: {odd[0]} is no language of transfer.tasks.")
+    sources = [side for side in sides if not transfer.sources or side.name in transfer.sources]
+    trained = [side for side in sources if side.task is not None and not side.untrained]
+    cells = []
+    for source in progress(trained, desc=f"{asked.start.name} on {asked.entry['name']}", unit="source"):
+        cells += trained_cells(asked, source, sides, transfer)
+    there = [side for side in sides if side.task is not None]
+    pairs = [
+        {"source": one.name, "target": other.name, **relation(one, other, asked.start.tokenizer)}
+        for one in trained
+        for other in there
+    ]
+    return {
+        "model": asked.start.name,
+        "task": asked.entry["name"],
+        "metric": there[0].task.metric,
+        "claim": asked.entry.get("claim", True),
+        "seeds": len(asked.seeds),
+        "latin": transfer.latin,
+        "shots": sorted(transfer.shots),
+        "targets": names,
+        "languages": [described(side, side in sources) for side in sides],
+        "cells": cells,
+        "pairs": pairs,
+    }
+
+
+def described(side: Side, asked_for: bool) -> dict[str, Any]:
+    """What the report says of a language of a task."""
+    sizes = {split: len(getattr(side.task, split)) if side.task else 0 for split in SPLITS}
+    why = side.missing or side.untrained or ("" if asked_for else "not in transfer.sources")
+    return {"language": side.name, "script": side.script, **sizes, "no source because": why}
+
+
+def transfer_matrix(
+    settings: Sequence[tuple[dict[str, Any], Finetuning]], starts: Sequence[Start], whole: Benchmark, device: torch.device
+) -> int:
+    """Every model on every task (an entry and its settings), then the report; returns the exit code."""
+    seeds, out, results = whole.seeds, Path(whole.out), []
+    for start in starts:
+        for entry, own in settings:
+            filled, _ = with_defaults(own, start)
+            results.append(matrix_of(Asked(entry, filled, start, seeds, device, out), whole.transfer))
+    write_json(out / "transfer.json", {"results": results})
+    state = git_state()
+    origin = origin_of(state["commit"], state["changed"])
+    lead = "<p>Trained on one language, tested on the others. Only for rows marked oracle does the target select a model.</p>"
+    write_text(out / "transfer.html", page("Transfer between languages", lead, sections(results), "", SORT, origin))
+    print(*summary_lines(results), out / "transfer.html", sep="\n")
+    return 0
