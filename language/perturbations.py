@@ -232,6 +232,15 @@ def spelled(ending: str, stem: str, language: Language) -> str:
     return written
 
 
+def count_endings(word: str, language: Language) -> int:
+    """How many of the pack's endings stand at the end of a word, one after the other: kitablardan has two (lAr, dAn)."""
+    word = word.rstrip(".,;:!?»”\"')")
+    count = 0
+    while (found := analysed(word, language)) is not None and found[1] == len(word):
+        word, count = word[: found[0]], count + 1
+    return count
+
+
 @cache
 def _ending_patterns(language: Language) -> list[tuple[str, re.Pattern[str]]]:
     found = []
