@@ -46,6 +46,7 @@ from training.heldout import evaluate, guesses, read_heldout
 from training.identity import corpus_of, is_complete, note_parts, own_place, parts_of
 from training.memory import keep_freed_blocks, told_out_of_memory
 from training.optimizers import Average, average_weights, build_optimizers, set_learning_rate, step_unless
+from training.pair_probe import prepare_pairs, probe_run
 from training.plan import Clock, State, Step, budget_of, plan_steps
 from training.planning import as_planned, refuse_unprepared, write_plan
 from training.precision import choose_dtype
@@ -131,8 +132,11 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
     model = ranks.wrap(torch.compile(raw, dynamic=True) if settings.compile else raw)
     heldout = read_heldout(settings.heldout_file, tokenizer, shape.max_length, settings.evaluation.max_tokens)
     heldout.counts = shards.token_counts(shape.vocab_size)
-    tasks = {}
+    tasks, pairs = {}, []
     if ranks.first:
+        pairs = prepare_pairs(
+            settings.evaluation, shards.index.get("language") or settings.language, tokenizer, shape.max_length
+        )
         tasks = prepare_tasks(settings.evaluation, settings.language, settings.precision, tokenizer, shape)
     tags = [settings.language, settings.model.architecture, f"seed {settings.seed}"]
     shown = shown_as("train", settings.name, folder.name, folder, tags)
@@ -162,6 +166,7 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
         norms=torch.tensor(state.norms, device=ranks.device),
         joules=energy_joules(ranks.device),
         tasks=tasks,
+        pairs=pairs,
     )
 
 
@@ -222,6 +227,8 @@ def loop(run: Run, on_step: Callable[[Run], None] | None) -> int:
             evaluate_run(run)
         if is_due(run, settings.evaluation.tasks_every):
             score_run(run)
+        if is_due(run, settings.evaluation.pairs_every):
+            probe_run(run)
     return finish(run)
 
 
@@ -416,6 +423,8 @@ def finish(run: Run) -> int:
         evaluate_run(run)
     if not is_due(run, settings.evaluation.tasks_every):
         score_run(run)
+    if not is_due(run, settings.evaluation.pairs_every):
+        probe_run(run)
     state.seconds = run.clock.seconds()
     with average_weights(raw, run.average):
         if ranks.first:

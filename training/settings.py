@@ -153,6 +153,9 @@ class Evaluation:
     tasks_every: int | None = number(None, least=1)  # steps
     tasks_epochs: int = number(5, least=1)
     mask_prompts: list[str] = several()
+    pairs: Any = None  # suite, a path or glob, or a list of them
+    pairs_every: int | None = number(None, least=1)  # steps
+    pairs_each: int | None = number(20, least=1)  # pairs a phenomenon
 
 
 @dataclass
