@@ -15,7 +15,7 @@ transfer.html. A run that is complete is not made again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from tasks.scoring import read_predictions, score_predictions
 from tasks.settings import TaskSettings
 from tasks.splits import group_name, leakage_group
 from tokenization.tokenizer import Tokenizer
+from training.augmentation import check_augment
 from training.defaults import with_defaults
 from training.finetuning import run_seed
 from training.runs import Data, Run, code_of_kind
@@ -63,6 +64,7 @@ class Side:
     missing: str = ""  # why there is no test set
     untrained: str = ""  # why it is no source
     script: str = ""
+    settings: TaskSettings = field(default_factory=TaskSettings)  # with its files
 
 
 def pack_of(name: str) -> Language:
@@ -91,6 +93,9 @@ def check_tasks(transfer: Transfer) -> None:
     names = [entry["name"] for entry in transfer.tasks]
     if len(set(names)) < len(names):
         raise UserError(f"transfer.tasks: two have the same name ({', '.join(names)}). Each needs its own folder.")
+    known = list(dict.fromkeys(language for entry in transfer.tasks for language in entry["languages"]))
+    if odd := [name for name in transfer.sources if name not in known]:
+        raise UserError(f"transfer.sources: {odd[0]} is no language of transfer.tasks. There are: {', '.join(known)}.")
 
 
 def read_sides(entry: dict[str, Any], transfer: Transfer) -> list[Side]:
@@ -116,7 +121,7 @@ def read_sides(entry: dict[str, Any], transfer: Transfer) -> list[Side]:
             sides.append(Side(name, None, f"{total} examples, fewer than transfer.least={transfer.least}"))
             continue
         task = load_task(settings) if "train" in files else only_test(settings, read["test"])
-        sides.append(_side(name, task, transfer))
+        sides.append(replace(_side(name, task, transfer), settings=settings))
     together = [side.task for side in sides if side.task]
     if not together:
         raise UserError(f"transfer.tasks: {entry['name']}: no language has data ({sides[0].missing}).")
@@ -192,9 +197,10 @@ class Asked:
         """The name of a task, which is the name of its folder too."""
         return f"{self.entry['name']}-{ending}"
 
-    def runs(self, task: Task, keep: bool = False) -> list[dict[str, Any]]:
-        """The summaries of all seeds of a task, trained where they do not exist."""
-        settings = replace(self.settings, save_checkpoint=keep)
+    def runs(self, task: Task, source: Side, keep: bool = False) -> list[dict[str, Any]]:
+        """The summaries of all seeds of a task, trained where they do not exist. UserError for an impossible recipe.augment."""
+        settings = replace(self.settings, save_checkpoint=keep, task=source.settings)
+        check_augment(settings.recipe, task)
         data = data_of(task, self.start, settings.task)
         first = Run(settings, self.start, data, self.seeds[0], self.device, self.out, script="benchmark")
         return [run_seed(replace(first, seed=seed)) for seed in self.seeds]
@@ -203,7 +209,7 @@ class Asked:
 def trained_cells(asked: Asked, source: Side, sides: Sequence[Side], transfer: Transfer) -> list[dict[str, Any]]:
     """The cells of one source: its own language, zero-shot, few-shot and oracle of every target that has a test set."""
     own = replace(source.task, name=asked.named(source.name))
-    summaries = asked.runs(own, keep=True)
+    summaries = asked.runs(own, source, keep=True)
     cells = [cell(source, source, "own", [Path(one["folder"]) for one in summaries], own)]
     for target in sides:
         if target is source:
@@ -224,10 +230,10 @@ def trained_cells(asked: Asked, source: Side, sides: Sequence[Side], transfer: T
                 cells.append({"source": source.name, "target": target.name, "setting": setting, "missing": why})
                 continue
             joint = replace(own, name=asked.named(f"{name}-{k}"), train=own.train + few(target.task, k), test=target.task.test)
-            cells.append(cell(source, target, setting, [Path(one["folder"]) for one in asked.runs(joint)], joint))
+            cells.append(cell(source, target, setting, [Path(one["folder"]) for one in asked.runs(joint, source)], joint))
         if transfer.oracle and target.task.dev:
             chosen = replace(own, name=asked.named(f"{name}-oracle"), dev=target.task.dev, test=target.task.test)
-            cells.append(cell(source, target, "oracle", [Path(one["folder"]) for one in asked.runs(chosen)], chosen))
+            cells.append(cell(source, target, "oracle", [Path(one["folder"]) for one in asked.runs(chosen, source)], chosen))
     return cells
 
 
@@ -245,8 +251,6 @@ def matrix_of(asked: Asked, transfer: Transfer) -> dict[str, Any]:
     """All cells of one model on one task, with what is known of its languages and pairs."""
     sides = read_sides(asked.entry, transfer)
     names = [side.name for side in sides]
-    if odd := [name for name in transfer.sources if not any(name in entry["languages"] for entry in transfer.tasks)]:
-        raise UserError(f"transfer.sources: {odd[0]} is no language of transfer.tasks.")
     sources = [side for side in sides if not transfer.sources or side.name in transfer.sources]
     trained = [side for side in sources if side.task is not None and not side.untrained]
     cells = []

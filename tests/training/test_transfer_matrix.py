@@ -162,6 +162,8 @@ def test_what_cannot_be_is_named(folder, tmp_path):
             check_tasks(Transfer(tasks=[{**entry, **change}]))
     with pytest.raises(UserError, match="two have the same name"):
         check_tasks(Transfer(tasks=[entry, entry]))
+    with pytest.raises(UserError, match=r"transfer\.sources: tr_far is no language of transfer\.tasks.*az_own"):
+        check_tasks(Transfer(tasks=[entry], sources=["tr_far"]))
     with pytest.raises(UserError, match="no language has data"):
         read_sides({**entry, "languages": {"uz_none": None}}, Transfer())
     with pytest.raises(UserError, match=r"shots=\[-1\]"):
