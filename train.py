@@ -227,8 +227,7 @@ def loop(run: Run, on_step: Callable[[Run], None] | None) -> int:
             evaluate_run(run)
         if is_due(run, settings.evaluation.tasks_every):
             score_run(run)
-        if is_due(run, settings.evaluation.pairs_every):
-            probe_run(run)
+        probe_run(run)
     return finish(run)
 
 
@@ -423,8 +422,7 @@ def finish(run: Run) -> int:
         evaluate_run(run)
     if not is_due(run, settings.evaluation.tasks_every):
         score_run(run)
-    if not is_due(run, settings.evaluation.pairs_every):
-        probe_run(run)
+    probe_run(run, at_end=True)
     state.seconds = run.clock.seconds()
     with average_weights(raw, run.average):
         if ranks.first:

@@ -65,10 +65,12 @@ def score_pairs(pairs: list[dict[str, str]], model: MaskedLM, tokenizer: Tokeniz
     }
 
 
-def probe_run(run: Run) -> None:
-    """A line with the scores of evaluation.pairs, using the averaged weights if there are any. The run's clock is paused."""
-    state, ranks, begun = run.state, run.ranks, time.time()
-    if run.settings.evaluation.pairs:
+def probe_run(run: Run, at_end: bool = False) -> None:
+    """A line with the scores of evaluation.pairs if they are due: every evaluation.pairs_every steps, and at the end unless
+    they were just made. With the averaged weights if there are any; the run's clock is paused."""
+    state, ranks, begun, every = run.state, run.ranks, time.time(), run.settings.evaluation.pairs_every
+    due = bool(every) and state.step % every == 0
+    if run.settings.evaluation.pairs and due != at_end:
         with run.clock.paused(), average_weights(run.raw, run.average):
             if ranks.first:
                 tokens = run.settings.micro_batch_tokens
