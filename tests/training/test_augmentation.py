@@ -78,6 +78,7 @@ def test_the_share_is_that_of_the_examples(checkpoint, tmp_path):  # noqa: F811
     assert abs(typed.count("e") / (2 * count) - 0.5) < 0.04
 
 
+@pytest.mark.slow  # four processes
 def test_a_stopped_run_goes_on_with_the_same_rows(words, tmp_path):  # noqa: F811
     """8 steps an epoch: a stop after step 11 is inside the second epoch, whose rows are made again."""
     own = [*words, "task.language=az", "recipe.augment={diacritics: 0.5, slips: {examples: 0.5, share: 0.5}}"]

@@ -63,6 +63,7 @@ def at(result: dict) -> dict:
     return {(cell["source"], cell["target"], cell["setting"]): cell for cell in result["cells"]}
 
 
+@pytest.mark.slow  # seven runs
 def test_what_is_shared_carries_over_and_the_rest_does_not(checkpoint, folder, tmp_path, capsys):  # noqa: F811
     entry = entry_of(folder, "az_own", "az_near", "tr_far", "tr_tiny", "uz_none")
     result = made(checkpoint, entry, tmp_path, sources=["az_own"], shots=[0, 40, 500], oracle=True)
