@@ -5,6 +5,7 @@
     python benchmark.py 'models=[{name: mine, checkpoint: runs/mine/pretrain, scratch: false}]' out=runs/mine/table
     python benchmark.py seeds=auto 'tuning={lr: [1e-5, 2e-5, 3e-5, 5e-5, 8e-5], seeds: [100, 101]}'
     python benchmark.py 'baselines=[majority,tfidf]' 'stack=[tfidf]'     also every model's scores mixed with TF-IDF's
+    python benchmark.py experiment=transfer            train on one language, test on the others (training/transfer_matrix.py)
     python benchmark.py -m launcher=slurm 'tasks=[topic],[ner],[qa]'       one job a task; then the same without -m
 
 Started again after an interruption it only runs what is not complete (same config, data, weights and code). A failed run is
@@ -40,6 +41,7 @@ from language.base import one_language
 from tasks.base import kind_of, known_kinds
 from tasks.settings import TaskSettings
 from train import train
+from training.augmentation import check_augment
 from training.cloze import cloze
 from training.defaults import with_defaults
 from training.distributed import only_device
@@ -54,10 +56,11 @@ from training.settings import Benchmark
 from training.signals import stop_signals
 from training.task_models import Start, read_start
 from training.tracking import shown_as
+from training.transfer_matrix import check_tasks, task_keys, transfer_matrix
 from training.trials import check_tuning, search_rate, tune
 from training.zero_shot import zero_shot
 
-KEYS = (*READ, "models", "baselines", "stack", "tasks", "tuning", "report", "corpus_dir")
+KEYS = (*READ, "transfer", "models", "baselines", "stack", "tasks", "tuning", "report", "corpus_dir")
 
 
 @dataclass
@@ -102,6 +105,8 @@ class Done:
 
 def benchmark(config: DictConfig) -> int:
     """Run everything that is not complete, then the report; returns the exit code."""
+    if config.transfer.tasks:
+        return between_languages(config)
     plan = make_plan(config)
     out = plan.out
     for task in plan.tasks:
@@ -136,6 +141,24 @@ def benchmark(config: DictConfig) -> int:
     elif done.folders:
         report(plan, done.folders)
     return 1 if done.failed else 0
+
+
+def between_languages(config: DictConfig) -> int:
+    """The matrix of training/transfer_matrix.py instead of the table; returns the exit code."""
+    refuse_unread(tuple(key for key in KEYS if key not in ("task", "checkpoint", "model_name", "scratch")), "benchmark.py")
+    values = OmegaConf.masked_copy(config, [key for key in KEYS if key in config and key != "task"])
+    whole = typed(Benchmark, resolved(values, Benchmark))
+    check_models(whole.models)
+    check_tasks(whole.transfer)
+    if built := [model["name"] for model in whole.models if is_pretrained_here(model)]:
+        raise UserError(f"models: {built[0]}: transfer takes checkpoints. Pre-train it first and name its folder.")
+    if (seeds := check_seeds(whole.seeds)) == "auto":
+        raise UserError("seeds=auto: name the seeds of a matrix, e.g. seeds=[0,1,2].")
+    device = only_device(whole.device, whole.threads)
+    places = places_of(whole.workdir, whole.models)
+    starts = [read_start(places[model["name"]], model["name"], model.get("scratch", False)) for model in whole.models]
+    settings = [(entry, settings_for(config, task_keys(entry))) for entry in whole.transfer.tasks]
+    return transfer_matrix(settings, starts, replace(whole, seeds=seeds), device)
 
 
 def make_plan(config: DictConfig) -> Plan:
@@ -180,6 +203,7 @@ def make_plan(config: DictConfig) -> Plan:
     for own, row in zip(recipes, data, strict=True):
         runs.append([])
         for settings, start, part in zip(own, starts, row, strict=True):
+            check_augment(settings.recipe, part.task)
             filled_in, line = with_defaults(settings, start)
             first = seeds[part.task.name][0]
             runs[-1].append(Run(filled_in, start, part, first, device, Path(whole.out), script="benchmark"))

@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 
 from common.launch import launch
 from evaluation.frequency import write_frequencies
+from training.augmentation import check_augment
 from training.cloze import cloze
 from training.defaults import with_defaults
 from training.distributed import only_device
@@ -51,6 +52,7 @@ def finetune(config: DictConfig) -> int:
     if not settings.scratch and (remark := trained_by_other_code(settings.checkpoint)):
         print(remark)
     data = prepare_data(settings.task, start, {}, settings.cache)
+    check_augment(settings.recipe, data.task)
     write_inputs(out, data.task)
     write_frequencies(out, data.task)
     settings, line = with_defaults(settings, start)

@@ -27,9 +27,7 @@ from tqdm import tqdm
 from common.launch import EXIT_REQUEUE, launch
 from common.locks import hold
 from common.settings import plain
-from data.loader import Batch, Loader, ahead
-from data.masking import Masking
-from data.mixture import source_rates
+from data.loader import Batch, ahead
 from data.shards import Shards, open_shards
 from model.distillation import log_parts
 from model.encoder import count_parameters
@@ -46,6 +44,7 @@ from training.heldout import evaluate, guesses, read_heldout
 from training.identity import corpus_of, is_complete, note_parts, own_place, parts_of
 from training.memory import keep_freed_blocks, keep_kernels_once, told_out_of_memory
 from training.optimizers import Average, average_weights, build_optimizers, set_learning_rate, step_unless
+from training.pair_probe import prepare_pairs, probe_run
 from training.plan import Clock, State, Step, budget_of, plan_steps
 from training.planning import as_planned, refuse_unprepared, write_plan
 from training.precision import choose_dtype, choose_kernels
@@ -55,7 +54,7 @@ from training.schedules import learning_rate_factor, mask_rate, micro_batches, p
 from training.settings import Pretraining, settings_of
 from training.signals import STOP_SIGNALS, stop_signals
 from training.sizes import as_line, gradient_norms, measure_sizes
-from training.starting import begin_from_counts, begin_from_text, check_shape, shape_of, take_weights
+from training.starting import begin_from_counts, begin_from_text, check_shape, loader_of, shape_of, take_weights
 from training.task_scores import check_objective, objective_of, prepare_tasks, score_tasks
 from training.teachers import masked_lm
 from training.tracking import Tracker, energy_joules, energy_since, peak_memory, reset_peak_memory, shown_as
@@ -107,13 +106,7 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
     """Data, model, optimizers and state of a run: new, or as its newest checkpoint has them."""
     tokenizer = load_tokenizer(settings.tokenizer_dir)
     shards = open_shards(settings.shards_dir, tokenizer)
-    mixture, wanted, source_tokens = settings.mixture, settings.masking, shards.source_tokens()
-    rates = source_rates(source_tokens, np.array(shards.index["weights"]), mixture.temperature, mixture.max_repeats)
-    masked = {"unit": wanted.unit, "fixed_count": wanted.fixed_count, "multiple": wanted.multiple}
-    masking = Masking.of(tokenizer, **masked, causal=wanted.causal, causal_rate=wanted.causal_rate)
-    ids = tokenizer.cls_id, tokenizer.sep_id
-    loader = Loader(shards, masking, rates, settings.micro_batch_tokens, settings.seed, *ids)
-
+    loader, source_tokens = loader_of(settings, shards, tokenizer), shards.source_tokens()
     raw, spent = start_model(settings, ranks, tokenizer, shards)
     shape = raw.encoder.config
     dtype = choose_dtype(settings.precision, ranks.device)
@@ -126,15 +119,17 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
     if resumed:
         state = State(**load_state(resumed, raw, optimizers, average, tokenizer))
     elif settings.branch_from:
-        state = take_branch(settings, raw, optimizers, average, tokenizer, ranks, float(rates @ source_tokens))
+        state = take_branch(settings, raw, optimizers, average, tokenizer, ranks, float(loader.rates @ source_tokens))
     state.ranks = ranks.world
     if on_model:
         on_model(raw)
     model = ranks.wrap(torch.compile(raw, dynamic=True) if settings.compile else raw)
     heldout = read_heldout(settings.heldout_file, tokenizer, shape.max_length, settings.evaluation.max_tokens)
     heldout.counts = shards.token_counts(shape.vocab_size)
-    tasks = {}
+    tasks, pairs = {}, []
     if ranks.first:
+        spoken = shards.index.get("language") or settings.language
+        pairs = prepare_pairs(settings.evaluation, spoken, tokenizer, shape.max_length)
         tasks = prepare_tasks(settings.evaluation, settings.language, settings.precision, tokenizer, shape)
     tags = [settings.language, settings.model.architecture, f"seed {settings.seed}"]
     shown = shown_as("train", settings.name, folder.name, folder, tags)
@@ -165,6 +160,7 @@ def begin(settings: Pretraining, folder: Path, ranks: Ranks, on_model: Callable[
         norms=torch.tensor(state.norms, device=ranks.device),
         joules=energy_joules(ranks.device),
         tasks=tasks,
+        pairs=pairs,
     )
 
 
@@ -225,6 +221,7 @@ def loop(run: Run, on_step: Callable[[Run], None] | None) -> int:
             evaluate_run(run)
         if is_due(run, settings.evaluation.tasks_every):
             score_run(run)
+        probe_run(run)
     return finish(run)
 
 
@@ -422,6 +419,7 @@ def finish(run: Run) -> int:
         evaluate_run(run)
     if not is_due(run, settings.evaluation.tasks_every):
         score_run(run)
+    probe_run(run, at_end=True)
     state.seconds = run.clock.seconds()
     with average_weights(raw, run.average):
         if ranks.first:

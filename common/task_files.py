@@ -307,12 +307,13 @@ def _is_comment(text: str, cells: list[str], columns: _Columns) -> bool:
 
 
 def _conll(path: Path, bare: bool) -> Iterator[Item]:
-    """{"words", "tags"} of each sentence: the first and last column, unless `_columns` finds others."""
+    """{"words", "tags"} of each sentence: the first and last column, unless `_columns` finds others; CoNLL-U has sent_id."""
     columns = _columns(path, bare)
     for note in columns.notes:
         yield 0, Noted(note)
     words: list[str] = []
     tags: list[str] = []
+    named: dict[str, str] = {}
     first, broken, ends = 0, "", _Ends()
     universal = format_of(path) == ".conllu"
 
@@ -320,7 +321,7 @@ def _conll(path: Path, bare: bool) -> Iterator[Item]:
         if broken:
             yield first, Skipped(broken)
         elif words:
-            yield first, {"words": list(words), "tags": list(tags)}
+            yield first, {"words": list(words), "tags": list(tags), **named}
 
     for line, text in _text_lines(path, ends):
         cells = [] if isinstance(text, Skipped) else _cells(text)
@@ -328,7 +329,9 @@ def _conll(path: Path, bare: bool) -> Iterator[Item]:
             first, broken = first if words or broken else line, text.reason
         elif not cells or text.startswith("-DOCSTART-"):
             yield from sentence()
-            words, tags, broken = [], [], ""
+            words, tags, named, broken = [], [], {}, ""
+        elif universal and text.startswith("# sent_id = "):
+            named = {"sent_id": text.removeprefix("# sent_id = ").strip()}
         elif not (_is_comment(text, cells, columns) or (universal and text.startswith("#"))):
             first = first if words or broken else line
             if len(cells) < 2 and not bare:

@@ -1,4 +1,5 @@
-"""Scores of slices of a test set, with intervals: by class, length, frequency in training, options, answer, overlap.
+"""Scores of slices of a test set, with intervals: by class, length, frequency in training, options, answer, overlap, endings,
+tokens of a word.
 
 A slice is scored from the runs' per-example numbers, so nothing is predicted again, and its interval is computed like that
 of the whole table (seeds x examples, groups kept together).
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.frequency import NEW, RARE, entity_counts_by_frequency, part_of
+from evaluation.morphology import by_endings, entity_slices
 from evaluation.statistics import Estimate, class_intervals, score_interval
 from tasks.base import Kind, kind_of
 from tasks.metrics import same_either_way
@@ -62,6 +64,8 @@ def slices_of(
         counts = [entity_counts_by_frequency(run, known) for run in runs]
         parts = _classes(own.frequency_of, "entity_f1", [name for name, _, _ in NEW], counts, keep)
         found += [part for part in parts if part.examples]
+    for by, names, counts in entity_slices(runs, own):
+        found += [part for part in _classes(by, "entity_f1", names, counts, keep) if part.examples]
     numbers, average, name = own.slice_numbers(runs, scored.per_example, scored.metric, scored.average)
     for by, parts in _divisions(rows, own, known) + _fertility(rows, own):
         for part, where in parts:
@@ -117,6 +121,7 @@ def _divisions(
     if known is not None and kind.frequency in ("median", "rarest"):
         found.append((kind.frequency_of, _by_frequency([record["count"] for record in known], kind.frequency)))
     found += [(by, _by(names)) for by, names in kind.divisions(rows)]
+    found.append(("endings a word, quarters", by_endings(rows, kind)))
     return [(by, [part for part in parts if part[0]]) for by, parts in found if len(parts) > 1]
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from language.base import MARKS, Language, PersonalRule, WikiNames, ascii_typed, checks_iban
+from language.cognates import AZERBAIJANI_TURKISH
 
 ALPHABET = "abcçdeəfgğhxıijkqlmnoöprsştuüvyz"  # 32 letters of the alphabet of 1991 (with ə since 1992), in its order
 ALPHABET_UPPER = "ABCÇDEƏFGĞHXIİJKQLMNOÖPRSŞTUÜVYZ"
@@ -118,6 +119,11 @@ SUFFIXES = (
 # Vowels that differ only by vowel harmony (and its effect on ö in loans) count as equal in endings.
 SUFFIX_FOLDS = dict(zip("əıöü", "eiou", strict=True))
 SOFTENED = frozenset([("k", "y"), ("q", "ğ"), ("t", "d")])  # çörək, çörəyi
+# Vowels of endings by the last vowel before them.
+HARMONY = {
+    "A": dict(zip("aıoueəiöü", "aaaaəəəəə", strict=True)),
+    "I": dict(zip("aıoueəiöü", "ııuuiiiüü", strict=True)),
+}
 
 # ---------------------------------------------------------------- personal data
 
@@ -314,6 +320,14 @@ LANGUAGE = Language(
         "1991": spelled_1991,
         "cyrillic": to_cyrillic,
     },
+    bare=ascii_typed,
+    other_script=to_cyrillic,
+    keyboard=("", "qüertyuiopöğ", "asdfghjklıə", "zxcvbnmçş"),  # of Windows and Linux since 1992, with ü for w
+    suffix_marks="-'’",
+    neighbour_words=AZERBAIJANI_TURKISH,
+    harmony=HARMONY,
+    endings=("lAr", "dAn", "dA", "nIn", "In", "dIr", "sIz"),
+    exchanged={"dAn": "dA", "dA": "dAn", "nIn": "nI", "In": "I"},  # ablative and locative; genitive to accusative
     mojibake_letters="ƏəǝĞğİıŞşŇňŽžČčŠšĆćĐđŁł",
     stop_words=STOP_WORDS,
     stop_forms=STOP_FORMS,

@@ -153,6 +153,17 @@ class Language:
     mojibake_letters: str = ""  # beyond Latin-1 and Cyrillic: letters that repairing a wrong decoding may produce
     # ways of typing a text without all its letters
     typings: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    # --- perturbations (language/perturbations.py)
+    bare: Callable[[str], str] | None = None  # the text as typed on the common foreign keyboard: letters without their marks
+    other_script: Callable[[str], str] | None = None  # the text in the language's other script
+    # the national layout, four rows of small letters from the key beside the left edge: digits, top, home, bottom
+    keyboard: tuple[str, ...] = ()
+    suffix_marks: str = ""  # the mark between a number or name and its suffix, then those that stand for it: 1918-ci
+    neighbour_words: Mapping[str, str] = field(default_factory=dict)  # word: the same word as a neighbouring language spells it
+    # vowel of an ending by the last vowel before it: {"A": {"a": "a", "i": "e"}}; signs of `endings` that vary
+    harmony: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    endings: tuple[str, ...] = ()  # endings of nouns of two letters and more: lAr, dAn
+    exchanged: Mapping[str, str] = field(default_factory=dict)  # ending: another one that fits every stem which it fits
     # --- words
     stop_words: frozenset[str] = frozenset()  # frequent words that carry little meaning, in standard spelling
     # every way of typing them to the word; empty: standard spelling only

@@ -3,6 +3,7 @@
 import re
 
 from language.base import MARKS, Language, PersonalRule, WikiNames, checks_iban
+from language.cognates import KAZAKH_KYRGYZ
 
 ALPHABET = "аәбвгғдеёжзийкқлмнңоөпрстуұүфхһцчшщъыіьэюя"  # 42 letters of the alphabet of 1940, in its order
 ALPHABET_UPPER = ALPHABET.upper()
@@ -14,6 +15,34 @@ _STOP_WORDS = """және мен бен пен бір бұл ол да де та
 
 _ABBREVIATIONS = """т.б т.с.с т.с б.з.б б.з ж жж ғ ғғ проф акад доц қ обл ауд көш тел мыс қар бет млн млрд кг км см мм руб тг"""
 MONTHS = ("қаңтар", "ақпан", "наурыз", "сәуір", "мамыр", "маусым", "шілде", "тамыз", "қыркүйек", "қазан", "қараша", "желтоқсан")
+
+# ---------------------------------------------------------------- ways of typing it
+
+_BARE = dict(zip("әғқңөұүһі", "агкноуухи", strict=True))
+_RUSSIAN_KEYS = str.maketrans(_BARE | {letter.upper(): plain.upper() for letter, plain in _BARE.items()})
+# The common Turkic alphabet (Turkic World Common Alphabet Commission, Baku, September 2024), by sound; the hard and soft
+# signs are silent. Kazakhstan's own Latin alphabet of 2021 is not in use yet.
+LATIN = {
+    **dict(zip("аәбвгғдеёжзийкқлмнңоөпрстуұүфхһшыіэ", "aäbvgğdeojziykqlmnñoöprstuuüfxhşıie", strict=True)),
+    **{"ц": "ts", "ч": "ç", "щ": "şş", "ю": "yu", "я": "ya", "ъ": "", "ь": ""},
+}
+
+
+def russian_keys(text: str) -> str:
+    """Each letter that a Russian keyboard lacks replaced by the nearest one that it has: "қазақ тілі" becomes "казак тили"."""
+    return text.translate(_RUSSIAN_KEYS)
+
+
+def to_latin(text: str) -> str:
+    """The common Turkic Latin alphabet, letter by letter with case."""
+    written = []
+    for letter in text:
+        new = LATIN.get(letter.lower(), letter)
+        # İ and I, as in every Turkic Latin alphabet
+        big = {"i": "İ"}.get(new, new[:1].upper() + new[1:])
+        written.append(new if letter.lower() not in LATIN or letter.islower() else big)
+    return "".join(written)
+
 
 # ---------------------------------------------------------------- personal data
 
@@ -49,6 +78,19 @@ LANGUAGE = Language(
     # Latin letters inside Cyrillic words ("қaзaқ"); words with another Latin letter (USBға) and words in Latin alone stay.
     lookalikes=dict(zip("aeiocpxyəABEIKMHOPCTXYƏ", "аеіосрхуәАВЕІКМНОРСТХУӘ", strict=True)),
     folds=dict(zip("әғқңөұүһі", "агкноуухи", strict=True)),
+    typings={"russian": russian_keys, "latin": to_latin},
+    bare=russian_keys,
+    other_script=to_latin,
+    # GOST R 6431 with the Kazakh letters on the digits, from the key of 1
+    keyboard=(" әіңғ  үұқөһ", "йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю"),
+    suffix_marks="-'’",
+    neighbour_words=KAZAKH_KYRGYZ,
+    harmony={
+        "A": dict(zip("аоұыяёюәеөүіэ", "ааааааа" + "ееееее", strict=True)),
+        "I": dict(zip("аоұыяёюәеөүіэ", "ыыыыыыы" + "іііііі", strict=True)),
+    },
+    endings=("лAр", "дAр", "тAр", "дAн", "тAн", "дA", "тA", "нIң", "дIң", "тIң", "сIз"),
+    exchanged={"дAн": "дA", "дA": "дAн", "тAн": "тA", "тA": "тAн", "нIң": "нI", "дIң": "дI", "тIң": "тI"},
     stop_words=frozenset(_STOP_WORDS.split()),
     # Endings of nouns in sequence: plural, person, case, the copula, ordinals; after suffix_folds.
     suffixes=(

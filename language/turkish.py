@@ -3,6 +3,7 @@
 import re
 
 from language.base import MARKS, Language, PersonalRule, WikiNames, ascii_typed, checks_iban
+from language.cognates import TURKISH_AZERBAIJANI
 
 ALPHABET = "abcçdefgğhıijklmnoöprsştuüvyz"  # 29 letters of the alphabet of 1928, in its order
 ALPHABET_UPPER = "ABCÇDEFGĞHIİJKLMNOÖPRSŞTUÜVYZ"
@@ -100,6 +101,16 @@ LANGUAGE = Language(
     lookalikes=dict(zip("аеосрхіјАВЕІЈКМНОРСТХ", "aeocpxijABEIJKMHOPCTX", strict=True)),
     folds=dict(zip("ışüöçğ", "isuocg", strict=True)),
     typings={"ascii": ascii_typed},
+    bare=ascii_typed,
+    keyboard=("", "qwertyuıopğü", "asdfghjklşi", "zxcvbnmöç"),  # TS 2117, Q
+    suffix_marks="'’-",
+    neighbour_words=TURKISH_AZERBAIJANI,
+    harmony={
+        "A": dict(zip("aıoueiöü", "aaaaeeee", strict=True)),
+        "I": dict(zip("aıoueiöü", "ııuuiiüü", strict=True)),
+    },
+    endings=("lAr", "dAn", "tAn", "dA", "tA", "nIn", "In", "dIr", "tIr", "sIz", "lIk"),
+    exchanged={"dAn": "dA", "dA": "dAn", "tAn": "tA", "tA": "tAn", "nIn": "nI", "In": "I"},
     mojibake_letters="ĞğİıŞş",
     stop_words=STOP_WORDS,
     stop_forms=STOP_FORMS,

@@ -154,7 +154,7 @@ class Tagging(Kind):
             encoded.notes.append(f"{split} sentences are longer than max_length: cut at words and put together again")
 
     def decode(self, example, scores, labels, how, rows, other=None):
-        """With how["valid_tags"] the best valid IOB2 sequence; "raw" keeps each word's best tag."""
+        """With how["valid_tags"] the best valid IOB2 sequence; "raw" keeps each word's best tag. "pieces": tokens of a word."""
         logs = np.zeros((len(example["words"]), len(labels)))
         missed = np.ones(len(logs), bool)
         for row, part in zip(rows.rows, scores, strict=True):
@@ -163,10 +163,13 @@ class Tagging(Kind):
             raise RuntimeError(f"{example['id']}: word {missed.argmax()} was not predicted")  # a defect of the project
         greedy = logs.argmax(1)
         best = best_valid_path(logs, labels) if how.get("valid_tags") else greedy
+        pieces: dict[str, list[int]] = {}
+        if len(rows.rows) == 1:  # in several rows the words around a cut have no known end
+            pieces["pieces"] = np.diff([*rows.rows[0].positions, len(rows.rows[0].ids) - 1]).tolist()
         record = {"pred": [labels[tag] for tag in best], "scores": rounded(logs[np.arange(len(best)), best])}
         if how.get("valid_tags"):
             record["raw"] = [labels[tag] for tag in greedy]
-        return record | {"words": example["words"]}
+        return record | {"words": example["words"]} | pieces
 
     def gold(self, example):
         return example["tags"]

@@ -60,7 +60,7 @@ def test_script_takes_these_words(words):
     assert config.name
 
 
-HYDRA = {"training.sentences", "training.minimal_pairs", "builders.build"}
+HYDRA = {"training.sentences", "training.minimal_pairs", "training.robustness", "builders.build"}
 HELP = """
 import contextlib, io, json, runpy, sys
 shown = {}

@@ -28,9 +28,10 @@ from model.encoder import count_parameters
 from model.folder import write_checkpoint
 from model.heads import TASK, TaskModel, has_pooler
 from tasks.base import kind_of
-from tasks.encoding import swap_pair
+from tasks.encoding import Encoded, swap_pair
 from tasks.scoring import score_predictions
 from training.ancestry import ancestry_hours
+from training.augmentation import augmented_rows
 from training.joint_mlm import MaskedRows, add_masked_lm_head, mask_rows, masked_loss
 from training.memory import told_out_of_memory
 from training.optimizers import Average, average_weights, set_learning_rate
@@ -228,7 +229,7 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
     schedule = Schedule("linear", warmup=recipe.warmup, floor=0.0)
     dtype, best, clock = precision_of(run), at.best, time.time() - at.seconds
     written = time.time()
-    make = partial(collated, run, Masking.of(run.start.tokenizer) if recipe.mlm else None, noise)
+    masking = Masking.of(run.start.tokenizer) if recipe.mlm else None
     # On CPU a thread that prepares batches would compete with the loop for the core.
     ready = map if run.device.type == "cpu" else (lambda make, items: ahead(items, make))
     bar = progress(
@@ -240,6 +241,9 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
     for epoch in range(at.epoch, recipe.epochs):
         if recipe.patience and at.waited >= recipe.patience:
             break
+        if recipe.augment:
+            rows = augmented_rows(run.data, run.start.tokenizer, recipe.augment, order, epoch)
+        make = partial(collated, run.device, rows, masking, noise)
         plan = steps_of_epoch(rows, recipe.batch_size, recipe.max_tokens, recipe.length_group, order, epoch)
         bar.total = total = at.total = at.total or len(plan) * recipe.epochs
         bar.update(best.steps - bar.n)
@@ -294,12 +298,12 @@ def fit(learner: Learner, run: Run, tracker: Tracker, at: Progress) -> Best:
 
 
 def collated(
-    run: Run, masking: Masking | None, noise: int, step: tuple[int, int, list[Any]]
+    device: torch.device, rows: Encoded, masking: Masking | None, noise: int, step: tuple[int, int, list[Any]]
 ) -> list[tuple[TaskBatch, MaskedRows | None]]:
     """The micro-batches of a step (epoch, number in it, rows of each); with `masking` each has its rows masked beside it."""
-    (epoch, number, micros), rows = step, run.data.splits["train"]
-    masked = mask_rows(rows, micros, masking, (noise, epoch, number), run.device) if masking else [None] * len(micros)
-    return [(collate(rows, numbers, run.device), part) for numbers, part in zip(micros, masked, strict=True)]
+    epoch, number, micros = step
+    masked = mask_rows(rows, micros, masking, (noise, epoch, number), device) if masking else [None] * len(micros)
+    return [(collate(rows, numbers, device), part) for numbers, part in zip(micros, masked, strict=True)]
 
 
 def stop(run: Run, tracker: Tracker, learner: Learner, at: Progress, clock: float) -> NoReturn:

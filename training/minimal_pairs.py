@@ -51,11 +51,7 @@ WORST = 5  # pairs of a phenomenon that the page shows
 def pair_files(settings: MinimalPairs) -> list[Path]:
     """The files that `pairs` names, or the suite of the language. UserError if there is none."""
     if settings.pairs is not None:
-        wanted = [settings.pairs] if isinstance(settings.pairs, str) else settings.pairs
-        files = sorted({Path(path) for pattern in wanted for path in glob.glob(str(Path(pattern).expanduser()))})
-        if not files:
-            raise UserError(f"pairs={settings.pairs}: no such file. Give a .csv or .jsonl with {GOOD[1]} and {BAD[1]}.")
-        return files
+        return files_named(settings.pairs, "pairs")
     if settings.language:
         language = load_language(settings.language)
     else:
@@ -63,11 +59,25 @@ def pair_files(settings: MinimalPairs) -> list[Path]:
         language = language_of(read_config(folder)[1], load_tokenizer(folder))
     if language is None:
         raise UserError(f"{settings.checkpoint} records no language. Give pairs=FILE.csv, or language=NAME.")
-    path = SUITES / f"{language.name}.csv"
-    if not path.exists():
+    return [suite_of(language.name, "pairs")]
+
+
+def files_named(wanted: str | Sequence[str], key: str) -> list[Path]:
+    """The files of a path, a glob or a list of them, which the setting `key` holds. UserError if there is none."""
+    patterns = [wanted] if isinstance(wanted, str) else wanted
+    files = sorted({Path(path) for pattern in patterns for path in glob.glob(str(Path(pattern).expanduser()))})
+    if not files:
+        raise UserError(f"{key}={wanted}: no such file. Give a .csv or .jsonl with {GOOD[1]} and {BAD[1]}.")
+    return files
+
+
+def suite_of(language: str | None, key: str) -> Path:
+    """The file of a language's suite. UserError, which names `key`, if it has none."""
+    path = SUITES / f"{language}.csv"
+    if language is None or not path.exists():
         known = ", ".join(sorted(file.stem for file in SUITES.glob("*.csv")))
-        raise UserError(f"language={language.name}: has no suite of pairs (there are: {known}). Give pairs=FILE.csv.")
-    return [path]
+        raise UserError(f"language={language}: has no suite of pairs (there are: {known}). Give {key}=FILE.csv.")
+    return path
 
 
 def read_pairs(files: Sequence[Path]) -> tuple[list[dict[str, str]], list[str]]:

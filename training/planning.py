@@ -56,7 +56,7 @@ class Cost:
 
 def as_planned(settings: Pretraining) -> Pretraining:
     """The settings with which the trial steps are made: nothing resumes, nothing is mirrored, no task is scored."""
-    evaluation = replace(settings.evaluation, tasks=[], mask_prompts=[])
+    evaluation = replace(settings.evaluation, tasks=[], mask_prompts=[], pairs=None)
     return replace(settings, tracker=TrackerSettings(), resume="never", evaluation=evaluation, profile=None)
 
 

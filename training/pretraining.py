@@ -54,6 +54,7 @@ class Run:
     norms: torch.Tensor  # gradient norms for the spike rule
     joules: float | None  # the energy counter at the last log line
     tasks: dict[str, tuple[Finetuning, Data]]  # what evaluation.tasks is scored with, on the first rank
+    pairs: list[dict[str, str]]  # those of evaluation.pairs, on the first rank
     stop: list[int] = field(default_factory=list)  # signals received
     interval: list[tuple[torch.Tensor, Step]] = field(default_factory=list)  # [loss, norm, skipped] since the last log line
     measuring: bool = False  # whether the present step is a log line's
@@ -66,6 +67,7 @@ class Run:
     tokens: int = 0  # read until then
     scores: dict[str, Any] = field(default_factory=dict)  # of the last held-out evaluation
     task_scores: dict[str, Any] = field(default_factory=dict)  # of the last fine-tuning on each task
+    pair_scores: dict[str, Any] = field(default_factory=dict)  # of the last scoring of evaluation.pairs
     peak_bytes: int = 0  # of memory, before tasks were scored
     bar: Any = None
     told: float = 0.0  # when the last plain line was printed
@@ -139,6 +141,7 @@ def summary(run: Run) -> dict[str, Any]:
         **({"note": note} if note else {}),
         **({"watch": run.watch.last} if run.watch else {}),
         **({"tasks": run.task_scores} if run.task_scores else {}),
+        **({"pairs": run.pair_scores} if run.pair_scores else {}),
     }
 
 

@@ -29,6 +29,7 @@ from training.teachers import identity_of, teacher_of
 
 # The code that determines a run's result: these modules and what they import from earlier rooms.
 CODE = (
+    "training.augmentation",
     "training.finetuning",
     "training.joint_mlm",
     "training.optimizers",

@@ -154,6 +154,9 @@ class Evaluation:
     tasks_every: int | None = number(None, least=1)  # steps
     tasks_epochs: int = number(5, least=1)
     mask_prompts: list[str] = several()
+    pairs: Any = None  # suite, a path or glob, or a list of them
+    pairs_every: int | None = number(None, least=1)  # steps
+    pairs_each: int | None = number(20, least=1)  # pairs a phenomenon
 
 
 @dataclass
@@ -308,6 +311,15 @@ class Preparation:
     distill: Distill = section(Distill)
 
 
+def augmentation_of(value: Any, where: str = "recipe.augment") -> tuple[float, float]:
+    """(share of the examples, share of the letters or words of each) of one entry of recipe.augment. UserError for others."""
+    parts = {"share": 1.0, **value} if isinstance(value, dict) else {"examples": value, "share": 1.0}
+    good = all(type(n) in (int, float) and 0 <= n <= 1 for n in parts.values())
+    if set(parts) != {"examples", "share"} or not good:
+        raise UserError(f"{where}={value}: expected a share of the examples, 0 to 1, or {{examples: 0.3, share: 0.1}}.")
+    return parts["examples"], parts["share"]
+
+
 @dataclass
 class Recipe:
     """How a task is learned: `recipe` of conf/recipe.yaml."""
@@ -345,10 +357,15 @@ class Recipe:
     dropout_seed: int | None = number(None, least=0)
     max_tokens: int = number(16384, least=1)  # of one forward pass
     length_group: int = number(1, least=1)  # steps
+    augment: dict[str, Any] | None = None  # perturbation: share of the examples, or {examples, share}
 
     @staticmethod
     def check(values: dict[str, Any], where: str) -> None:
-        """Only one setting says what is trained."""
+        """Only one setting says what is trained, and what is changed while it is."""
+        for name, value in (values.get("augment") or {}).items():
+            augmentation_of(value, f"{where}.augment.{name}")
+        if values.get("augment") and values.get("teacher"):
+            raise UserError(f"{where}.augment and {where}.teacher: a teacher has read the texts as they are. Set one of them.")
         ways = {
             "adapter": values.get("adapter"),
             "linear_probe": values.get("linear_probe"),
@@ -406,9 +423,28 @@ class Report:
 
 
 @dataclass
+class Transfer:
+    """Languages against languages (training/transfer_matrix.py); without tasks, benchmark.py makes its table."""
+
+    tasks: list[dict[str, Any]] = several()  # {name, kind, languages, train, dev, test, ...}
+    sources: list[str] = several()
+    shots: list[int] = several(0)  # training examples of the target
+    oracle: bool = False
+    latin: bool = False
+    least: int = number(50, least=1)  # examples
+
+    @staticmethod
+    def check(values: dict[str, Any], where: str) -> None:
+        """Shots are counts."""
+        if not all(type(k) is int and k >= 0 for k in values.get("shots") or []):
+            raise UserError(f"{where}.shots={values['shots']}: expected counts of training examples, e.g. [0,8,32].")
+
+
+@dataclass
 class Benchmark(Finetuning):
     """benchmark.py: conf/benchmark.yaml."""
 
+    transfer: Transfer = section(Transfer)
     models: list[dict[str, Any]] = several()
     baselines: list[str] = several()
     stack: list[str] = several()  # of the baselines
@@ -458,6 +494,22 @@ class MinimalPairs:
     device: choice("auto", "cpu", "cuda") = "auto"
     threads: int | None = number(None, least=1)
     batch_tokens: int = number(4096, least=16)
+
+
+@dataclass
+class Robustness:
+    """python -m training.robustness: conf/robustness.yaml."""
+
+    name: str = "robustness"
+    checkpoint: Any = MISSING  # folder, or list of folders
+    perturbations: list[str] = several()
+    shares: list[float] = several(0.25, 0.5, 0.75, 1.0)
+    seed: int = number(0, least=0)
+    worst: int = number(10, least=0)  # items
+    run_dir: str = ""
+    device: choice("auto", "cpu", "cuda") = "auto"
+    threads: int | None = number(None, least=1)
+    batch_tokens: int = number(16384, least=16)
 
 
 def settings_of(config: DictConfig, schema: type[S]) -> S:

@@ -14,6 +14,9 @@ import torch
 from common.errors import UserError
 from common.files import digest_of, read_json, write_json
 from common.settings import plain
+from data.loader import Loader
+from data.masking import Masking
+from data.mixture import source_rates
 from data.shards import Shards
 from language.base import one_language
 from model.convert.transplant import static_embeddings
@@ -61,6 +64,17 @@ def check_languages(settings: Pretraining) -> None:
         if checkpoint and (folder := resolve_checkpoint(checkpoint)).is_dir():  # a missing one is reported where it is read
             said[f"{key}={checkpoint}"] = language_of(read_config(folder)[1], load_tokenizer(folder))
     one_language(said, "Set language to the checkpoint's, or across_languages=true to train it on in another language.")
+
+
+def loader_of(settings: Pretraining, shards: Shards, tokenizer: Tokenizer) -> Loader:
+    """The batches of a run: its mixture of sources, its masking, its seed."""
+    mixture, wanted = settings.mixture, settings.masking
+    weights = np.array(shards.index["weights"])
+    rates = source_rates(shards.source_tokens(), weights, mixture.temperature, mixture.max_repeats)
+    masked = {"unit": wanted.unit, "fixed_count": wanted.fixed_count, "multiple": wanted.multiple}
+    masking = Masking.of(tokenizer, **masked, causal=wanted.causal, causal_rate=wanted.causal_rate)
+    ids = tokenizer.cls_id, tokenizer.sep_id
+    return Loader(shards, masking, rates, settings.micro_batch_tokens, settings.seed, *ids)
 
 
 def check_shape(model: Shape) -> None:

@@ -16,6 +16,7 @@ from common.launch import read_option
 from model.encoder import EncoderConfig
 from model.mlm import MaskedLM
 from tokenization.tokenizer import Tokenizer
+from training.augmentation import check_augment
 from training.defaults import with_defaults
 from training.finetuning import Diverged, run_seed
 from training.recipe import settings_for
@@ -48,7 +49,9 @@ def prepare_tasks(
     for name in evaluation.tasks:
         found = settings_for(config, name)
         found.recipe.epochs = min(found.recipe.epochs, evaluation.tasks_epochs)
-        prepared[name] = found, prepare_data(found.task, Start("model", "", None, shape, tokenizer, ""), {})
+        data = prepare_data(found.task, Start("model", "", None, shape, tokenizer, ""), {})
+        check_augment(found.recipe, data.task)
+        prepared[name] = found, data
     return prepared
 
 

@@ -12,6 +12,7 @@ answers are retyped with their text. Existing predictions for the same items and
 """
 
 import argparse
+import itertools
 import random
 import shutil
 import sys
@@ -36,6 +37,7 @@ from model.adapters import load_any
 from model.decoding import score_and_read, with_gold
 from tasks.base import kind_of
 from tasks.load import Task, find_file, load_task
+from tasks.perturbed import changed_example
 from tasks.records import load_task_file
 from tasks.scoring import score_predictions
 from tasks.settings import TaskSettings
@@ -54,20 +56,11 @@ def retyped(text: str, way: Callable[[str], str], share: float) -> list[str]:
 def retyped_example(example: dict[str, Any], way: Callable[[str], str], share: float) -> dict[str, Any]:
     """A test example in another spelling; answers follow their letters in the context."""
 
-    def one(text: str) -> str:
-        return "".join(retyped(text, way, share))
+    def change(text: str, borders: Sequence[int]) -> list[str]:
+        letters, edges = retyped(text, way, share), [0, *borders, len(text)]
+        return ["".join(letters[begin:end]) for begin, end in itertools.pairwise(edges)]
 
-    new = {**example, **{key: one(example[key]) for key in ("text", "text_b", "question", "context") if key in example}}
-    new |= {key: [one(part) for part in example[key]] for key in ("options", "words") if key in example}
-    if "answers" in example:
-        letters = retyped(example["context"], way, share)
-        new["answers"] = [
-            {"text": one(answer["text"]), "start": -1}
-            if (start := answer["start"]) < 0
-            else {"text": "".join(letters[start : start + len(answer["text"])]), "start": len("".join(letters[:start]))}
-            for answer in example["answers"]
-        ]
-    return new
+    return changed_example(example, change)
 
 
 def other_tasks(settings: TaskSettings, summary: dict[str, Any], tests: dict[str, str], typed: Sequence[str]) -> list[Task]:

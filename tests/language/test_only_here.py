@@ -37,6 +37,12 @@ ALLOWED = {
 
 # Names of data sets and of their files that exist in one language.
 SETS = {
+    # Languages against languages: what their files and folders are called.
+    "conf/experiment/transfer.yaml": [
+        *("azj_Latn", "tur_Latn", "crh_Latn", "tuk_Latn", "uzn_Latn", "kaz_Cyrl", "azb_Arab", "eng_Latn"),
+        *("azerbaijani", "turkish", "kazakh", "uzbek", "az", "tr", "kk", "kk_nli", "kk_sts", "kk_copa", "az_copa"),
+        *("mcq_university_az", "similarity_stsb_tr", "stsb_tr_train", "stsb_tr_dev", "stsb_tr_test", "qa_tquad_tr"),
+    ],
     "conf/task/az_choice.yaml": ["az_choice", "azerbaijani_test.jsonl"],
     "conf/task/az_ner.yaml": ["az_ner", "ner_az"],
     "conf/task/az_news.yaml": ["az_news", "news_category_az"],
