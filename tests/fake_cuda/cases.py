@@ -43,7 +43,7 @@ from training.plan import Clock, State, Step
 from training.precision import choose_kernels
 from training.pretraining import Run
 from training.settings import Optimizer, Phase, Pretraining, Recipe, Sentences
-from training.task_models import parameter_groups
+from training.task_models import task_optimizers
 from training.teachers import Teacher
 from training.tracking import Tracker
 
@@ -85,7 +85,7 @@ def pretraining(watch: Watch, raw: MaskedLM, optimizer: str, folder: Path) -> di
     run = Run(
         settings, folder, RANK, None, loader, np.array([1]), None, raw, raw, torch.bfloat16, optimizers, Average(raw, 0.999),
         None, State(by_source=[0]), Clock(0.0), 1e15, Tracker(folder, settings.tracker, {}, {}, active=False),
-        Writer(folder, 2, None, DEVICE), torch.zeros(2, device=DEVICE), None, {},
+        Writer(folder, 2, None, DEVICE), torch.zeros(2, device=DEVICE), None, {}, [],
         bar=tqdm(disable=True),
     )  # fmt: skip
     seen: dict[str, Any] = {}
@@ -149,22 +149,21 @@ def fine_tuning(watch: Watch, kind: str, pooling: str = "pooler", lora: bool = F
         on_device(model)
     if model.reads.weighable:
         model.class_weights = torch.ones(LABELS, device=DEVICE)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=(0.9, 0.999), eps=1e-6, fused=True)
+    learner = finetuning.Learner(model, task_optimizers(model, recipe, torch.bfloat16), None)
     encoded = rows_of_kind(kind, np.random.default_rng(0))
     numbers = np.arange(len(encoded.rows))
     halves = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
     seen: dict[str, Any] = {}
-    teacher = None
     for _ in range(2):
         watch.forget()
         batches = [collate(encoded, half, DEVICE) for half in halves]
         seen["batches"] = watch.seen()
-        if taught and teacher is None:
+        if taught and learner.teacher is None:
             shapes = [len(row.positions) for row in encoded.rows]
             rest = () if kind_of(kind).compete == "rows" else (model.reads.outputs(LABELS),)
-            teacher = Teacher([torch.ones((n, *rest), device=DEVICE) for n in shapes], 0.0)
+            learner.teacher = Teacher([torch.ones((n, *rest), device=DEVICE) for n in shapes], 0.0)
         watch.forget()
-        finetuning.train_step(model, batches, optimizer, recipe, torch.bfloat16, teacher)
+        finetuning.train_step(learner, [(batch, None) for batch in batches], recipe, torch.bfloat16)
         seen["step"] = watch.seen()
     watch.forget()
     with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):

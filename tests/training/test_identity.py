@@ -127,7 +127,7 @@ def test_a_result_whose_code_is_not_known_is_not_taken(tmp_path):
 def test_every_module_that_the_loop_imports_is_counted_or_has_no_effect():
     """A new file of training/ must be added to one of the two lists."""
     no_effect = (
-        "checkpoints distributed flops identity memory planning pretraining profiling "
+        "checkpoints distributed flops identity memory pair_probe planning pretraining profiling "
         "settings signals sizes task_scores tracking"
     )
     imported = set(re.findall(r"^from training\.(\w+) import", (ROOT / "train.py").read_text(), re.M))
