@@ -67,7 +67,7 @@ def save_state(run: Path, state: dict[str, Any], tensors: Tensors, config: Encod
     return True
 
 
-# Until 2026-11-30 the rate of a run with budget.flops was a number of NumPy's, which torch.load refuses by itself.
+# Until 2026-11-30 the rate of a run with budget.flops was a NumPy number, which torch.load refuses by default.
 NUMBERS = [np._core.multiarray.scalar, np.dtype, np.dtypes.Float64DType]
 
 

@@ -24,6 +24,7 @@ from common.progress import progress
 from common.task_files import read_clean
 from data.layout import Layout
 from data.packing import SPECIALS
+from evaluation.statistics import student_half
 from model.mlm import MaskedLM
 from model.store import load_masked_lm, read_config, resolve_checkpoint
 from tokenization.tokenizer import Tokenizer
@@ -78,13 +79,12 @@ def likelihoods(model: MaskedLM, tokenizer: Tokenizer, texts: list[str], batch_t
 
 
 def report(found: list[Likelihood]) -> dict[str, Any]:
-    """Means over texts with the half width of their 95 % normal interval, and bits per character of all text."""
-    halves = np.array([one.bits_of_second_half for one in found])
-    half = 1.96 * halves.std(ddof=1) / math.sqrt(len(halves)) if len(halves) > 1 else None
+    """Means over texts with half of their 95 % interval, and bits per character of all text."""
+    halves = [one.bits_of_second_half for one in found]
     return {
         "texts": len(found),
-        "bits_of_second_half": float(halves.mean()),
-        "half_interval": None if half is None else float(half),
+        "bits_of_second_half": float(np.mean(halves)),
+        "half_interval": student_half(halves),
         "bits_per_character": sum(one.bits for one in found) / sum(one.characters for one in found),
     }
 

@@ -139,7 +139,7 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
     """Set every group's rate to its peak times `factor`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = float(group["peak"] * factor)  # not a number of NumPy's, which a checkpoint could not be read with
+            group["lr"] = float(group["peak"] * factor)  # torch.load refuses a NumPy number in a checkpoint
 
 
 def step_unless(bad: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:

@@ -166,7 +166,7 @@ def test_a_run_with_any_budget_resumes(prepared, tmp_path, unit):
     assert_same(run, whole)
 
 
-def test_a_checkpoint_with_a_rate_of_numpys_is_read(prepared, tmp_path):
+def test_a_checkpoint_with_a_numpy_rate_is_read(prepared, tmp_path):
     """As runs with a budget in FLOPs wrote them until 2026-11-30."""
     run = tmp_path / "run"
     words = training_words(prepared, run, "budget.steps=6", "checkpoint_every=4")
